@@ -1,0 +1,38 @@
+"""Draw the pictures in ``examples/`` from seeds that neither training nor evaluation uses.
+
+    python scripts/make_examples.py
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from PIL import Image
+
+from vkconv.converters.demo_scenes import EXAMPLE_SEED, generate_scene
+
+# File name, offset in the seed range of the examples, (width, height) in pixels. Chosen by eye.
+EXAMPLES = (
+    ("meadow.jpg", 303, (1280, 720)),
+    ("winter.jpg", 125, (960, 640)),
+    ("lake.jpg", 620, (640, 480)),
+    ("dunes.jpg", 962, (480, 640)),
+)
+
+
+def main() -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("examples"))
+    folder = parser.parse_args().out
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, offset, size in EXAMPLES:
+        picture, _, labels = generate_scene(EXAMPLE_SEED + offset, size)
+        path = folder / name
+        Image.fromarray(picture).save(path, quality=90, subsampling=0, optimize=True)
+        print(f"{path}: {size[0]}x{size[1]}, {len(labels)} objects, {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; shuffle = on, off)
+#include "convolution.glsl"
+// 1x1 convolution, stride 1: a matrix product over channels at each pixel.
+//   y[n][o][p] = activation(bias[o] + sum_i weights[o][i] * x[n][i][p])
+// x, y, residual: C4, [n][channels/4][pixels] of vec4. One invocation: OUTPUT_TILE output channels at PIXELS pixels that
+// lie a workgroup's width apart, so that neighbouring invocations read neighbouring texels.
+// Grid: x pixels / (local_size * PIXELS), y blocks of output channels (group after group), z batch.
+layout(local_size_x_id = 0) in;
+layout(constant_id = 1) const int OUTPUT_TILE = 16;
+layout(constant_id = 2) const int PIXELS = 4;
+const int LANES = 8;
+
+READ_VEC4(0, x);
+READ_VEC4(1, weights);
+READ_VEC4(2, residual);
+WRITE_BUFFER(3, y, vec4);
+layout(push_constant) uniform Push {
+    int x_offset, x_batch, weights_offset, residual_offset, residual_batch, y_offset, y_batch;
+    int in_blocks, out_blocks, tiles; // of one group: vec4 blocks of input and output channels, output tiles
+    int pixels, channels;
+    float alpha, beta;
+};
+
+void main() {
+    int lanes = int(gl_WorkGroupSize.x);
+    int first = int(gl_WorkGroupID.x) * lanes * PIXELS + int(gl_LocalInvocationID.x);
+    int group = int(gl_WorkGroupID.y) / tiles;
+    int tile = int(gl_WorkGroupID.y) - group * tiles;
+    int batch = int(gl_WorkGroupID.z);
+
+    int x_index = x_offset + batch * x_batch + group * in_blocks * pixels;
+    int w_index = weights_offset + int(gl_WorkGroupID.y) * (OUTPUT_TILE / 4 + in_blocks * OUTPUT_TILE);
+    vec4 bias[OUTPUT_TILE / 4];
+    UNROLL for (int g = 0; g < OUTPUT_TILE / 4; g++) bias[g] = LOAD(weights, w_index + g);
+    w_index += OUTPUT_TILE / 4;
+#if defined(SHUFFLE_ON)
+    w_index += int(gl_SubgroupInvocationID % LANES);
+#endif
+    // pixels past the end read the last one and are not stored
+    int at[PIXELS];
+    UNROLL for (int p = 0; p < PIXELS; p++) at[p] = min(first + p * lanes, pixels - 1);
+
+    float sum[OUTPUT_TILE * PIXELS];
+    UNROLL for (int j = 0; j < OUTPUT_TILE * PIXELS; j++) sum[j] = 0.0;
+    for (int k = 0; k < in_blocks; k++) {
+        vec4 v[PIXELS];
+        UNROLL for (int p = 0; p < PIXELS; p++) v[p] = LOAD(x, x_index + at[p]);
+#if defined(SHUFFLE_ON)
+        UNROLL for (int g = 0; g < OUTPUT_TILE / LANES; g++) {
+            vec4 w = LOAD(weights, w_index + g * LANES);
+            UNROLL for (int o = 0; o < LANES; o++)
+                UNROLL for (int c = 0; c < 4; c++) {
+                    float s = subgroupShuffle(w[c], uint(o));
+                    UNROLL for (int p = 0; p < PIXELS; p++) sum[(g * LANES + o) * PIXELS + p] += s * v[p][c];
+                }
+        }
+#else
+        UNROLL for (int o = 0; o < OUTPUT_TILE; o++) {
+            vec4 w = LOAD(weights, w_index + o);
+            UNROLL for (int c = 0; c < 4; c++)
+                UNROLL for (int p = 0; p < PIXELS; p++) sum[o * PIXELS + p] += w[c] * v[p][c];
+        }
+#endif
+        x_index += pixels;
+        w_index += OUTPUT_TILE;
+    }
+
+    int block = tile * (OUTPUT_TILE / 4);
+    int plane = (group * out_blocks + block) * pixels;
+    int y_index = y_offset + batch * y_batch + plane;
+    int residual_index = residual_offset + batch * residual_batch + plane;
+    UNROLL for (int p = 0; p < PIXELS; p++)
+        if (first + p * lanes < pixels) {
+            UNROLL for (int g = 0; g < OUTPUT_TILE / 4; g++)
+                if (block + g < out_blocks) {
+                    vec4 v = bias[g] + vec4(sum[(4 * g) * PIXELS + p], sum[(4 * g + 1) * PIXELS + p],
+                                            sum[(4 * g + 2) * PIXELS + p], sum[(4 * g + 3) * PIXELS + p]);
+                    FINISH(v, y_index + g * pixels + at[p], residual_index + g * pixels + at[p], block + g)
+                }
+        }
+}

@@ -1,0 +1,339 @@
+"""``vkconv-run``: what it writes, what it prints, and one line for every wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+from PIL import Image
+
+from tests.cli.fake_session import ROWS, save_model
+from vkconv.cli.main import main as vkconv_main
+from vkconv.cli.run import main
+
+pytestmark = pytest.mark.usefixtures("fake_session")
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]))
+
+
+def test_picture_table_and_place(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model.onnx", "image.png"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    for text in ("Fake GPU", "CPU driver", "load", "run", "cat", "dog", "90.0%"):
+        assert text in captured.out
+    assert "image_detections.png" in captured.out
+    with Image.open("image_detections.png") as drawn:
+        assert drawn.size == (128, 64)
+        assert (np.asarray(drawn) != (40, 60, 80)).any()
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == ["image.png", "image_detections.png", "model.onnx"]
+
+
+def test_json_on_stdout_is_all_there_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model.onnx", "image.png", "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    record = json.loads(captured.out)
+    assert "Fake GPU" in captured.err and "image_detections.png" in captured.err
+    assert record["model"] == "model.onnx" and record["image"] == "image.png"
+    assert record["size"] == [128, 64] and record["input_size"] == [64, 64]
+    assert record["device"]["name"] == "Fake GPU" and record["device"]["kind"] == "cpu"
+    assert set(record["timings_ms"]) == {"load", "prepare", "run", "detect"}
+    assert all(value >= 0 for value in record["timings_ms"].values())
+    # 128 x 64 in 64 x 64: halved, with 16 rows of padding above.
+    cat, dog = record["detections"]
+    assert (cat["label"], cat["class_id"], cat["confidence"]) == ("cat", 0, 0.9)
+    assert cat["box"] == [44.0, 22.0, 84.0, 42.0]
+    assert (dog["label"], dog["class_id"], dog["confidence"]) == ("dog", 1, 0.6)
+    assert dog["box"] == [16.0, 40.0, 32.0, 56.0]
+
+
+def test_json_file_output_and_trace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["-o", "out.jpg", "model.onnx", "--json", "out.json", "image.png"]
+    assert main([*arguments, "--profile", "trace.json", "--conf", "0.65", "--iou", "1"]) == 0
+    record = json.loads(Path("out.json").read_text())
+    assert [found["confidence"] for found in record["detections"]] == [0.9, 0.7]
+    assert record["output"] == "out.jpg"
+    with Image.open("out.jpg") as drawn:
+        assert drawn.format == "JPEG"
+    assert json.loads(Path("trace.json").read_text()) == {"traceEvents": []}
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("out.jpg", "out.json", "trace.json"))
+    assert "node9" in out and "node10 " not in out and "10 more nodes" in out
+
+
+def test_labels_replace_the_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("labels.txt").write_text("[bold]lion[/bold]\nw\x1b[31molf\n")
+    assert main(["model.onnx", "image.png", "--labels", "labels.txt", "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    labels = [found["label"] for found in json.loads(captured.out)["detections"]]
+    assert labels == ["[bold]lion[/bold]", "w [31molf"]
+    assert "\x1b" not in captured.err and "[bold]lion[/bold]" in captured.err
+
+
+def test_nothing_found_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model.onnx", "image.png", "--conf", "1"]) == 0
+    assert "no objects found" in capsys.readouterr().out
+    assert Path("image_detections.png").exists()
+
+
+def test_a_name_that_looks_like_an_option(folder: Path) -> None:
+    (folder / "image.png").rename(folder / "-image.png")
+    assert main(["-o", "x.png", "--", "model.onnx", "-image.png"]) == 0
+
+
+def test_as_a_subcommand(folder: Path) -> None:
+    assert vkconv_main(["run", "model.onnx", "-o", "x.png", "image.png"]) == 0
+    assert Path("x.png").exists()
+
+
+@pytest.mark.parametrize("kind", [TensorProto.UINT8, TensorProto.FLOAT16, TensorProto.DOUBLE])
+def test_other_input_types(kind: int, folder: Path) -> None:
+    save_model(folder / "typed.onnx", input_type=kind)
+    assert main(["typed.onnx", "image.png"]) == 0
+
+
+def test_a_dynamic_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(
+        folder / "dynamic.onnx",
+        input_shape=("batch", 3, "height", "width"),
+        output_shape=("batch", "values", "boxes"),
+    )
+    assert main(["dynamic.onnx", "image.png", "--json", "-", "--size", "50x70"]) == 0
+    assert json.loads(capsys.readouterr().out)["input_size"] == [64, 96]
+    assert main(["dynamic.onnx", "image.png", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["input_size"] == [640, 640]
+
+
+def test_a_dynamic_height_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(folder / "tall.onnx", input_shape=(1, 3, "height", 64))
+    assert main(["tall.onnx", "image.png", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["input_size"] == [64, 640]
+
+
+def test_the_head_of_the_metadata(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = np.zeros((1, 84, 7), np.float32)
+    for index, (cx, cy, w, h, *scores) in enumerate(ROWS):
+        output[0, index] = [cx, cy, w, h, 0.5, *scores]
+    metadata = {"vkconv.head": "yolov7", "vkconv.classes": '["one", "two"]'}
+    save_model(folder / "seven.onnx", output=output, metadata=metadata)
+    assert main(["seven.onnx", "image.png", "--json", "-"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["head"] == "yolov7"
+    labels = [(found["label"], found["confidence"]) for found in record["detections"]]
+    assert labels == [("one", 0.45), ("two", 0.3)]
+
+
+def test_an_existing_file_is_replaced_and_keeps_its_mode(folder: Path) -> None:
+    (folder / "real.png").write_bytes(b"old")
+    (folder / "real.png").chmod(0o640)
+    (folder / "link.png").symlink_to("real.png")
+    assert main(["model.onnx", "image.png", "-o", "link.png"]) == 0
+    assert (folder / "link.png").is_symlink()
+    assert (folder / "real.png").stat().st_mode & 0o777 == 0o640
+    assert Image.open(folder / "real.png").size == (128, 64)
+
+
+def test_the_null_device_stays_a_device(folder: Path) -> None:
+    arguments = ["-o", os.devnull, "--json", os.devnull, "--profile", os.devnull]
+    assert main(["model.onnx", "image.png", *arguments]) == 0
+    assert Path(os.devnull).is_char_device()
+    assert sorted(path.name for path in folder.iterdir()) == ["image.png", "model.onnx"]
+
+
+# -- bad input -------------------------------------------------------------------------------------
+
+
+def prepare_bad_files(folder: Path) -> None:
+    (folder / "text.png").write_text("this is no picture")
+    (folder / "cut.png").write_bytes((folder / "image.png").read_bytes()[:60])
+    (folder / "few.txt").write_text("cat\n")
+    (folder / "many.txt").write_text("cat\ndog\nbird\n")
+    (folder / "empty.txt").write_text("")
+    (folder / "text.onnx").write_text("this is no model")
+    save_model(folder / "two.onnx", extra_input=True)
+    save_model(folder / "flat.onnx", input_shape=(1, 300))
+    save_model(folder / "gray.onnx", input_shape=(1, 1, 64, 64))
+    save_model(folder / "batch.onnx", input_shape=(4, 3, 64, 64))
+    save_model(folder / "int.onnx", input_type=TensorProto.INT32)
+    save_model(folder / "huge.onnx", input_shape=(1, 3, 64, 1 << 20))
+    save_model(folder / "scores.onnx", output=np.zeros((1, 1000), np.float32))
+    save_model(folder / "contrary.onnx", metadata={"names": "['a']", "vkconv.head": "yolov8"})
+    save_model(folder / "segment.onnx", metadata={"task": "segment"})
+
+
+RUN_TIME_ERRORS = {
+    "missing image": ("model.onnx nothing.png", "no such image file: 'nothing.png'"),
+    "not an image": ("model.onnx text.png", "not an image that can be read"),
+    "cut image": ("model.onnx cut.png", "damaged"),
+    "folder as image": ("model.onnx .", "is a folder"),
+    "no output folder": ("model.onnx image.png -o no/where.png", "create it first"),
+    "folder as output": ("model.onnx image.png -o .", "it is a folder"),
+    "output format": ("model.onnx image.png -o out.xyz", "'.xyz'; end its name in one of .png"),
+    "no output format": ("model.onnx image.png -o out", "no extension"),
+    "no JSON folder": ("model.onnx image.png --json no/x.json", "create it first"),
+    "no trace folder": ("model.onnx image.png --profile no/x.json", "create it first"),
+    "over the image": ("model.onnx image.png -o image.png", "would overwrite the image"),
+    "over the model": ("model.onnx image.png --json model.onnx", "would overwrite the model"),
+    "same outputs": ("model.onnx image.png -o a.png --json ./a.png", "overwrite the picture"),
+    "too few labels": ("model.onnx image.png --labels few.txt", "1 names, but the model detects 2"),
+    "too many labels": ("model.onnx image.png --labels many.txt", "3 names, but the model"),
+    "empty labels": ("model.onnx image.png --labels empty.txt", "is empty"),
+    "missing labels": ("model.onnx image.png --labels no.txt", "No such file"),
+    "unknown device": ("model.onnx image.png --device Voodoo", "no device 'Voodoo'"),
+    "missing model": ("no.onnx image.png", "no model file 'no.onnx'"),
+    "not a model": ("text.onnx image.png", "is not an ONNX model"),
+    "two inputs": ("two.onnx image.png", "one image input"),
+    "flat input": ("flat.onnx image.png", "one image input"),
+    "gray input": ("gray.onnx image.png", "(1, 3, H, W)"),
+    "batch of four": ("batch.onnx image.png", "export it with batch 1"),
+    "integer input": ("int.onnx image.png", "float or uint8"),
+    "huge input": ("huge.onnx image.png", "pixels a side"),
+    "no detector": ("scores.onnx image.png", "understood are"),
+    "contrary names": ("contrary.onnx image.png", "names 1 classes"),
+    "other task": ("segment.onnx image.png", "task is 'segment'"),
+    "fixed size": ("model.onnx image.png --size 320", "fixed at 64x64"),
+}
+
+USAGE_ERRORS = {
+    "nothing": ("", "name an image"),
+    "three files": ("a b c", "too many files"),
+    "model only": ("model.onnx", "is a model"),
+    "wrong order": ("image.png model.onnx", "give the image last"),
+    "conf above": ("image.png --conf 1.01", "--conf"),
+    "conf below": ("image.png --conf=-0.1", "--conf"),
+    "conf no number": ("image.png --conf many", "'many' is not a number from 0 to 1"),
+    "conf nan": ("image.png --conf nan", "--conf"),
+    "iou above": ("image.png --iou 7", "--iou"),
+    "size": ("image.png --size big", "not a size"),
+    "size zero": ("image.png --size 0", "pixels"),
+    "size of a planet": ("image.png --size 99999999999x1", "pixels"),
+    "option": ("image.png --confidence-threshold 1", "unrecognized"),
+    "value missing": ("image.png -o", "expected one argument"),
+    "picture to stdout": ("image.png -o -", "only --json"),
+    "trace to stdout": ("image.png --profile -", "only --json"),
+}
+
+
+@pytest.mark.parametrize("case", RUN_TIME_ERRORS)
+def test_wrong_input_is_one_line(case: str, folder: Path, refused) -> None:
+    prepare_bad_files(folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    arguments, message = RUN_TIME_ERRORS[case]
+    line = refused(main, arguments.split(), 1)
+    assert line.startswith("vkconv-run: error: ") and message in line
+    # Nothing was written and nothing was changed, whatever went wrong.
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("case", USAGE_ERRORS)
+def test_wrong_usage_is_one_line(case: str, folder: Path, refused) -> None:
+    arguments, message = USAGE_ERRORS[case]
+    line = refused(main, arguments.split(), 2)
+    assert line.startswith("vkconv-run: error: ") and message in line
+    assert "vkconv-run --help" in line
+
+
+def test_a_name_cannot_steer_the_terminal(folder: Path, refused) -> None:
+    line = refused(main, ["model.onnx", "evil\n\x1b[2J\rname.png"], 1)
+    assert "\x1b" not in line and "evil [2J name.png" in line
+
+
+def test_an_output_that_turns_unwritable(folder: Path, refused, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    line = refused(main, ["model.onnx", "image.png"], 1)
+    assert "cannot write the picture to 'image_detections.png': No space left" in line
+    assert sorted(path.name for path in folder.iterdir()) == ["image.png", "model.onnx"]
+
+
+def test_a_folder_without_permission(folder: Path, refused, monkeypatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "no permission" in refused(main, ["model.onnx", "image.png"], 1)
+
+
+def test_a_picture_too_large_for_its_format(folder: Path, refused) -> None:
+    Image.new("RGB", (17000, 2)).save("long.png")
+    line = refused(main, ["model.onnx", "long.png", "-o", "out.webp"], 1)
+    assert "use a name that ends in .png" in line
+
+
+def test_without_a_demo_detector(folder: Path, refused, monkeypatch) -> None:
+    import importlib.resources
+
+    monkeypatch.setattr(importlib.resources, "files", lambda name: folder)
+    assert "holds no demo detector" in refused(main, ["image.png"], 1)
+
+
+def test_an_unexpected_fault_is_one_line_too(folder: Path, refused, fake_session, monkeypatch):
+    monkeypatch.setattr(fake_session, "run", lambda *_: [][0])
+    line = refused(main, ["model.onnx", "image.png"], 1)
+    assert "unexpected IndexError" in line and "VKCONV_TRACEBACK" in line
+    monkeypatch.setenv("VKCONV_TRACEBACK", "1")
+    with pytest.raises(IndexError):
+        main(["model.onnx", "image.png"])
+
+
+def test_running_out_of_memory(folder: Path, refused, fake_session, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(fake_session, "run", fail)
+    assert "not enough memory" in refused(main, ["model.onnx", "image.png"], 1)
+
+
+def test_interruption(folder: Path, capsys, fake_session, monkeypatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fake_session, "run", interrupt)
+    assert main(["model.onnx", "image.png"]) == 130
+    assert capsys.readouterr().err == "vkconv-run: interrupted\n"
+
+
+def test_warnings_are_one_line(folder: Path, capsys, fake_session, monkeypatch) -> None:
+    import warnings
+
+    run = fake_session.run
+
+    def warn(self, *arguments):
+        warnings.warn("node 'nonzero' (NonZero) runs on the host", stacklevel=2)
+        return run(self, *arguments)
+
+    monkeypatch.setattr(fake_session, "run", warn)
+    assert main(["model.onnx", "image.png"]) == 0
+    expected = "vkconv-run: warning: node 'nonzero' (NonZero) runs on the host\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("module", ["vkconv.cli.run", "vkconv.cli.main"])
+def test_help_is_quick_and_a_broken_pipe_is_silent(module: str) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", module, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
+    assert "usage: vkconv" in done.stdout
+    for heavy in ("numpy", "PIL", "rich", "onnx", "vulkan"):
+        assert f" {heavy}\n" not in done.stderr
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        command = [sys.executable, "-m", module, "--help"]
+        done = subprocess.run(
+            command, stdout=closed, stderr=subprocess.PIPE, text=True, env=environment()
+        )
+    assert done.stderr == "" and done.returncode in (0, 1)
+
+
+def test_closed_standard_streams(folder: Path) -> None:
+    script = f"exec '{sys.executable}' -m vkconv.cli.run missing.png >&- 2>&-"
+    assert subprocess.run(["sh", "-c", script], env=environment()).returncode == 1

@@ -1,0 +1,200 @@
+"""Conv and ConvTranspose: reference against onnxruntime, kernels against reference, kernel selection."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.harness import Case, check_device, check_reference, random
+from vkconv.capabilities import DeviceCaps
+from vkconv.errors import InvalidModelError
+from vkconv.ops.conv_geometry import Axis, conv_axes
+from vkconv.ops.conv_kernels import Problem, pack_lanes, pack_tiles, select_kernel
+
+
+def conv(
+    x: tuple[int, ...], m: int, kernel: tuple[int, ...], *, group: int = 1, bias: bool = True, **attributes: object
+) -> Case:
+    """A Conv of constant weights over a random input of shape ``x``."""
+    weight = random(m, x[1] // group, *kernel, low=-1, high=1, seed=1)
+    inputs = (random(*x), weight, random(m, seed=2)) if bias else (random(*x), weight)
+    if group > 1:
+        attributes["group"] = group
+    reduction = int(np.prod(weight.shape[1:]))
+    return Case("Conv", inputs, attributes, constant=tuple(range(1, len(inputs))), reduction=reduction)
+
+
+def transposed(
+    x: tuple[int, ...], m: int, kernel: tuple[int, ...], *, group: int = 1, bias: bool = True, **attributes: object
+) -> Case:
+    weight = random(x[1], m // group, *kernel, low=-1, high=1, seed=1)
+    inputs = (random(*x), weight, random(m, seed=2)) if bias else (random(*x), weight)
+    if group > 1:
+        attributes["group"] = group
+    reduction = x[1] // group * int(np.prod(kernel))
+    return Case("ConvTranspose", inputs, attributes, constant=tuple(range(1, len(inputs))), reduction=reduction)
+
+
+POINTWISE = [
+    conv((1, 8, 5, 7), 16, (1, 1)),
+    conv((2, 3, 5, 7), 5, (1, 1), bias=False),
+    conv((1, 17, 1, 1), 1, (1, 1)),
+    conv((3, 64, 13, 11), 33, (1, 1)),
+    conv((1, 128, 20, 20), 128, (1, 1)),
+    conv((1, 8, 6, 7), 12, (1, 1), strides=[2, 3]),
+    conv((1, 8, 6, 7), 12, (1, 1), pads=[1, 0, 2, 1]),
+    conv((1, 16, 9, 5), 24, (1, 1), group=2),
+]
+DIRECT = [
+    conv((1, 8, 9, 11), 16, (3, 3), pads=[1, 1, 1, 1]),
+    conv((2, 3, 17, 15), 7, (3, 3), strides=[2, 2], pads=[1, 1, 1, 1]),
+    conv((1, 5, 7, 7), 9, (5, 3), pads=[2, 0, 1, 3]),
+    conv((1, 3, 31, 29), 20, (7, 7), strides=[2, 2], pads=[3, 3, 3, 3]),
+    conv((1, 4, 13, 13), 8, (3, 3), dilations=[2, 3], pads=[2, 3, 2, 3]),
+    conv((1, 4, 40, 40), 8, (3, 3), dilations=[12, 12], pads=[12, 12, 12, 12]),
+    conv((1, 6, 3, 3), 4, (3, 3)),
+    conv((1, 6, 2, 2), 4, (1, 3), pads=[0, 1, 0, 1]),
+    conv((1, 32, 19, 23), 64, (3, 3), pads=[1, 1, 1, 1]),
+    conv((1, 8, 10, 10), 8, (3, 3), auto_pad="SAME_UPPER", strides=[2, 2]),
+    conv((1, 8, 9, 10), 8, (4, 4), auto_pad="SAME_LOWER", strides=[2, 3]),
+    conv((1, 8, 9, 10), 8, (4, 4), auto_pad="VALID"),
+    conv((1, 24, 9, 7), 48, (3, 3), group=3, pads=[1, 1, 1, 1]),
+    conv((2, 8, 3, 200), 4, (1, 31), pads=[0, 15, 0, 15]),
+]
+ONE_DIMENSIONAL = [
+    conv((2, 5, 23), 6, (3,), pads=[1, 1]),
+    conv((1, 16, 40), 24, (5,), strides=[2], dilations=[2], pads=[3, 4]),
+    conv((1, 6, 11), 6, (3,), group=6, pads=[1, 1]),
+    conv((1, 7, 11), 3, (1,)),
+]
+DEPTHWISE = [
+    conv((1, 8, 9, 11), 8, (3, 3), group=8, pads=[1, 1, 1, 1]),
+    conv((2, 7, 15, 13), 7, (3, 3), group=7, strides=[2, 2], pads=[1, 1, 1, 1]),
+    conv((1, 12, 17, 17), 12, (5, 5), group=12, pads=[2, 2, 2, 2]),
+    conv((1, 12, 17, 17), 12, (7, 7), group=12, strides=[2, 1], pads=[3, 3, 3, 3]),
+    conv((1, 5, 21, 21), 5, (3, 3), group=5, dilations=[3, 2], pads=[3, 2, 3, 2], bias=False),
+    conv((1, 4, 3, 40), 4, (1, 9), group=4, pads=[0, 4, 0, 4]),
+    conv((1, 4, 30, 31), 4, (13, 13), group=4, pads=[6, 6, 6, 6]),
+]
+GROUPED = [
+    conv((1, 6, 9, 11), 6, (3, 3), group=3, pads=[1, 1, 1, 1]),
+    conv((2, 6, 7, 5), 18, (3, 3), group=6, pads=[1, 1, 1, 1], strides=[1, 2]),
+    conv((1, 15, 7, 5), 10, (2, 2), group=5, dilations=[2, 2]),
+    conv((1, 8, 5, 5), 6, (1, 1), group=2),
+]
+TRANSPOSED = [
+    transposed((1, 8, 5, 7), 8, (2, 2), strides=[2, 2]),
+    transposed((2, 5, 5, 7), 7, (3, 3), strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]),
+    transposed((1, 3, 4, 4), 2, (4, 4), strides=[2, 2], pads=[1, 1, 1, 1], bias=False),
+    transposed((1, 3, 6, 5), 4, (3, 3)),
+    transposed((1, 4, 6, 5), 4, (3, 5), strides=[3, 1], dilations=[2, 2], pads=[1, 0, 2, 3]),
+    transposed((1, 4, 3, 3), 4, (3, 3), strides=[2, 2], output_shape=[7, 8]),
+    transposed((1, 4, 3, 3), 4, (3, 3), strides=[2, 2], auto_pad="SAME_UPPER"),
+    transposed((1, 4, 3, 3), 4, (3, 3), strides=[2, 2], auto_pad="SAME_LOWER"),
+    transposed((1, 8, 5, 5), 16, (3, 3), group=2, strides=[2, 2], pads=[1, 1, 1, 1]),
+    transposed((1, 6, 5, 5), 6, (4, 4), group=6, strides=[2, 2], pads=[1, 1, 1, 1]),
+    transposed((1, 6, 5, 5), 9, (3, 3), group=3, strides=[2, 1], pads=[1, 1, 1, 1]),
+    transposed((2, 6, 9), 4, (4,), strides=[3], pads=[1, 1]),
+    transposed((1, 64, 16, 16), 32, (2, 2), strides=[2, 2]),
+]
+CASES = POINTWISE + DIRECT + ONE_DIMENSIONAL + DEPTHWISE + GROUPED + TRANSPOSED
+THREE_DIMENSIONAL = [
+    conv((1, 3, 5, 6, 7), 4, (3, 3, 3), pads=[1, 1, 1, 1, 1, 1]),
+    transposed((1, 3, 4, 3, 5), 2, (2, 3, 2), strides=[2, 2, 2]),
+]
+
+
+@pytest.mark.parametrize("case", CASES + THREE_DIMENSIONAL, ids=str)
+def test_reference(case: Case) -> None:
+    check_reference(case)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_device(case: Case) -> None:
+    check_device(case)
+
+
+@pytest.mark.parametrize("case", THREE_DIMENSIONAL, ids=str)
+def test_three_spatial_axes_run_on_the_host(case: Case) -> None:
+    with pytest.warns(RuntimeWarning, match="no kernel"):
+        check_device(case, where="host")
+
+
+@pytest.mark.parametrize("opset", [9, 11, 22])
+def test_every_version(opset: int) -> None:
+    check_device(conv((1, 4, 5, 5), 4, (3, 3), pads=[1, 1, 1, 1]).but(opset=opset))
+    check_device(transposed((1, 4, 5, 5), 4, (2, 2), strides=[2, 2]).but(opset=opset))
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (conv((1, 4, 5, 5), 4, (3, 3), strides=[0, 1]), "strides"),
+        (conv((1, 4, 5, 5), 4, (3, 3), pads=[1, 1]), "pads"),
+        (conv((1, 4, 5, 5), 4, (7, 7)), "does not fit"),
+        (conv((1, 4, 5, 5), 4, (3, 3), kernel_shape=[5, 5]), "kernel_shape"),
+        (conv((1, 4, 5, 5), 4, (3, 3), auto_pad="SAME"), "auto_pad"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_bad_attributes_are_named(case: Case, message: str) -> None:
+    with pytest.raises(InvalidModelError, match=message):
+        case.types()
+
+
+# --- the pure parts -----------------------------------------------------------------------------------------------
+
+LAVAPIPE = DeviceCaps(kind="cpu", subgroup_size=8, subgroup_shuffle=True, max_workgroup_invocations=1024)
+SWIFTSHADER = DeviceCaps(kind="cpu", subgroup_size=4, subgroup_shuffle=True, max_workgroup_invocations=256)
+MOBILE = DeviceCaps(kind="integrated", subgroup_size=16, subgroup_shuffle=True)
+
+
+def axis(size: int, kernel: int, stride: int = 1, pad: int = 0) -> Axis:
+    return conv_axes([size], [kernel], [stride], [pad, pad], None, "NOTSET")[0]
+
+
+@pytest.mark.parametrize(
+    ("problem", "caps", "kernel", "tile", "shuffle"),
+    [
+        (Problem(1, 1, 64, 64, axis(80, 1), axis(80, 1)), LAVAPIPE, "conv2d_1x1", 16, True),
+        (Problem(1, 1, 64, 64, axis(80, 1), axis(80, 1)), SWIFTSHADER, "conv2d_1x1", 16, False),
+        (Problem(1, 1, 64, 64, axis(80, 1), axis(80, 1)), MOBILE, "conv2d_1x1", 8, False),
+        (Problem(1, 1, 64, 64, axis(80, 1, 2), axis(80, 1, 2)), LAVAPIPE, "conv2d", 16, True),
+        (Problem(1, 1, 64, 64, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "conv2d", 16, True),
+        (Problem(1, 1, 64, 3, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "conv2d", 4, False),
+        (Problem(1, 64, 1, 1, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "depthwise_conv2d", 4, False),
+        (Problem(1, 64, 1, 2, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "grouped_conv2d", 4, False),
+        (Problem(1, 2, 32, 32, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), MOBILE, "conv2d", 8, False),
+        (Problem(1, 1, 32, 32, axis(8, 2), axis(8, 2), True), LAVAPIPE, "conv_transpose2d", 8, False),
+    ],
+)
+def test_select_kernel(
+    problem: Problem, caps: DeviceCaps, kernel: str, tile: int, shuffle: bool
+) -> None:
+    choice = select_kernel(problem, caps)
+    assert (choice.kernel, choice.output_tile, choice.shuffle) == (kernel, tile, shuffle)
+
+
+def test_packed_tiles_hold_bias_then_weights() -> None:
+    weight, bias = random(6, 5, 3, 3), random(6, seed=3)
+    packed = pack_tiles(weight, bias, 1, 4)
+    # 2 tiles of 4 outputs; 2 blocks of 4 inputs; 9 taps
+    assert packed.shape == (1, 2, 4 + 2 * 9 * 4 * 4)
+    body = packed[0, :, 4:].reshape(2, 2, 9, 4, 4)
+    assert np.array_equal(packed[0, :, :4].reshape(-1)[:6], bias)
+    assert not packed[0, :, :4].reshape(-1)[6:].any()
+    for output in range(6):
+        for channel in range(5):
+            found = body[output // 4, channel // 4, :, output % 4, channel % 4]
+            assert np.array_equal(found, weight[output, channel].reshape(-1))
+    assert not body[1, :, :, 2:].any()
+    assert not body[:, 1, :, :, 1:].any()
+
+
+def test_packed_lanes_hold_four_outputs_a_vec4() -> None:
+    weight, bias = random(6, 2, 3, 1), random(6, seed=3)
+    packed = pack_lanes(weight, bias)
+    assert packed.shape == (2, 7, 4)
+    for output in range(6):
+        assert packed[output // 4, 0, output % 4] == bias[output]
+        assert np.array_equal(packed[output // 4, 1:, output % 4], weight[output].reshape(-1))

@@ -1,0 +1,136 @@
+"""MaxPool, AveragePool and the global pools against onnxruntime, and the kernels against them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.harness import Case, assert_close, check_device, check_reference, random
+
+
+def _pool(op_type: str, shape: tuple[int, ...], opset: int = 22, **attributes: Any) -> Case:
+    return Case(op_type, (random(*shape),), attributes, opset)
+
+
+# (shape, attributes) that both poolings take
+WINDOWS: list[tuple[tuple[int, ...], dict[str, Any]]] = [
+    ((1, 3, 7), dict(kernel_shape=[3])),
+    ((2, 5, 17), dict(kernel_shape=[4], strides=[3], pads=[1, 2], ceil_mode=1)),
+    ((1, 4, 6, 6), dict(kernel_shape=[2, 2], strides=[2, 2])),
+    ((2, 5, 7, 5), dict(kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1])),
+    ((1, 3, 15, 17), dict(kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])),
+    ((1, 7, 13, 11), dict(kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)),
+    ((1, 1, 5, 5), dict(kernel_shape=[2, 2], strides=[2, 2], pads=[0, 0, 1, 1], ceil_mode=1)),
+    ((1, 2, 2, 2), dict(kernel_shape=[1, 1], strides=[3, 3], ceil_mode=1)),
+    ((2, 3, 15, 15), dict(kernel_shape=[3, 3], dilations=[2, 3])),
+    ((1, 3, 9, 9), dict(kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER")),
+    ((1, 3, 9, 10), dict(kernel_shape=[4, 3], strides=[3, 2], auto_pad="SAME_LOWER")),
+    ((1, 3, 9, 10), dict(kernel_shape=[4, 3], strides=[3, 2], auto_pad="VALID")),
+    ((1, 5, 13, 7), dict(kernel_shape=[5, 5], pads=[2, 2, 2, 2])),
+    ((2, 6, 20, 20), dict(kernel_shape=[9, 9], pads=[4, 4, 4, 4])),
+    ((1, 4, 10, 11), dict(kernel_shape=[13, 13], pads=[6, 6, 6, 6])),
+    ((1, 5, 6, 7), dict(kernel_shape=[6, 4], auto_pad="SAME_UPPER")),
+    ((1, 2, 3, 3), dict(kernel_shape=[5, 7], pads=[2, 3, 2, 3])),
+    ((2, 9, 7, 7), dict(kernel_shape=[7, 7])),
+    ((2, 3, 5, 6, 7), dict(kernel_shape=[2, 3, 2], strides=[1, 2, 2], pads=[0, 1, 1, 1, 1, 0])),
+    ((1, 5, 4, 7, 5), dict(kernel_shape=[3, 3, 3], strides=[2, 2, 2], ceil_mode=1)),
+]
+
+CASES = [
+    *(_pool("MaxPool", shape, **attributes) for shape, attributes in WINDOWS),
+    *(
+        _pool("AveragePool", shape, **attributes, count_include_pad=include)
+        for shape, attributes in WINDOWS
+        for include in (0, 1)
+        if not (include and "ceil_mode" in attributes)
+    ),
+    _pool("MaxPool", (1, 3, 9, 9), 8, kernel_shape=[2, 2]),
+    _pool("AveragePool", (1, 3, 9, 9), 7, kernel_shape=[2, 2], pads=[1, 1, 0, 0]),
+    Case("MaxPool", (random(1, 3, 7, 7, dtype="float16"),), dict(kernel_shape=[3, 3])),
+    *(
+        Case(op_type, (random(*shape),))
+        for op_type in ("GlobalAveragePool", "GlobalMaxPool")
+        for shape in ((1, 3, 7), (2, 5, 1, 1), (2, 17, 13, 11), (1, 4, 3, 5, 7), (3, 8, 64, 64))
+    ),
+]
+#: where the results are compared with torch: onnxruntime divides by the whole window here
+OVERHANGING = [
+    _pool("AveragePool", (2, 5, 17), kernel_shape=[4], strides=[3], pads=[1, 1], ceil_mode=1),
+    _pool("AveragePool", (1, 7, 14, 11), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+    _pool(
+        "AveragePool",
+        (1, 6, 9, 8),
+        kernel_shape=[4, 4],
+        strides=[3, 3],
+        pads=[2, 2, 2, 2],
+        ceil_mode=1,
+    ),
+]
+OVERHANGING += [
+    case.but(attributes={**case.attributes, "count_include_pad": 1}) for case in OVERHANGING
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_reference(case: Case) -> None:
+    check_reference(case)
+
+
+@pytest.mark.parametrize("case", OVERHANGING, ids=str)
+def test_mean_counts_no_tap_beyond_the_padding(case: Case) -> None:
+    x, a = case.inputs[0], case.attributes
+    rank = len(a["kernel_shape"])
+    average = getattr(torch.nn.functional, f"avg_pool{rank}d")
+    expected = average(
+        torch.from_numpy(x),
+        a["kernel_shape"],
+        a["strides"],
+        a.get("pads", [0] * rank)[:rank],
+        ceil_mode=True,
+        count_include_pad=bool(a.get("count_include_pad", 0)),
+    )
+    assert_close(case.expected()[0], expected.numpy())
+
+
+@pytest.mark.parametrize("case", [*CASES, *OVERHANGING], ids=str)
+def test_device(case: Case) -> None:
+    check_device(case)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 1, 1, 1]])
+def test_indices(order: int, pads: list[int]) -> None:
+    attributes = dict(kernel_shape=[3, 3], strides=[2, 2], pads=pads, storage_order=order)
+    case = Case("MaxPool", (random(2, 3, 7, 9),), attributes, 22, outputs=2)
+    check_reference(case)
+    check_device(case, where="host")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_integers(dtype: str) -> None:
+    low = 0 if dtype == "uint8" else -100
+    case = Case(
+        "MaxPool", (random(1, 3, 7, 7, low=low, high=100, dtype=dtype),), dict(kernel_shape=[3, 3])
+    )
+    check_reference(case)
+    check_device(case, where="host")
+
+
+def test_infinities_are_values() -> None:
+    x = np.full((1, 3, 6, 6), -np.inf, np.float32)
+    x[0, 0, 2, 2] = np.inf
+    check_device(Case("MaxPool", (x,), dict(kernel_shape=[3, 3], pads=[1, 1, 1, 1])))
+    check_device(Case("MaxPool", (x,), dict(kernel_shape=[5, 5], pads=[2, 2, 2, 2])))
+
+
+def test_global_mean_of_a_large_map_is_accurate() -> None:
+    x = (random(1, 5, 640, 640, low=0, high=1) + 1000).astype(np.float32)
+    check_device(Case("GlobalAveragePool", (x,)))
+
+
+def test_empty_batch() -> None:
+    check_device(Case("MaxPool", (random(0, 3, 7, 7),), dict(kernel_shape=[3, 3])))
+    check_device(Case("GlobalAveragePool", (random(0, 3, 7, 7),)))

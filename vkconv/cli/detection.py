@@ -1,0 +1,188 @@
+"""One picture through one detector: the session and the vision room put together."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import vkconv
+from vkconv.cli.output import replacing
+from vkconv.errors import InvalidInputError, InvalidModelError
+from vkconv.vision import Detections, HeadSpec, choose_head, detect, prepare
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vkconv.profiler import Profile
+
+__all__ = ["LARGEST_SIDE", "SIZE_STEP", "Outcome", "Settings", "run_detector"]
+
+# The largest stride of the heads understood: an input that is a multiple has whole cells.
+SIZE_STEP = 32
+LARGEST_SIDE = 8192
+_OPEN_SIZE = (640, 640)
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user chose. ``size`` is (width, height); ``labels`` replace the model's names."""
+
+    model: str | None = None
+    device: str = "auto"
+    confidence: float = 0.25
+    iou: float = 0.45
+    labels: tuple[str, ...] | None = None
+    size: tuple[int, int] | None = None
+    trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run found out, for the table, the picture and the JSON alike.
+
+    ``detections`` are in source pixels; ``milliseconds`` has a time for load, prepare, run, detect;
+    ``profile`` is there when a trace was asked for.
+    """
+
+    head: HeadSpec
+    names: tuple[str, ...]
+    input_size: tuple[int, int]
+    device: vkconv.DeviceInfo
+    milliseconds: dict[str, float]
+    detections: Detections
+    profile: Profile | None = None
+
+
+def run_detector(image: Image, settings: Settings) -> Outcome:
+    """Load the model (the demo detector if none is named) and find the objects in one picture.
+
+    Raises VkconvError for whatever does not fit, before the picture is run where possible.
+    """
+    # Loaded at this first use: importing the library is not loading the model.
+    open_session = vkconv.InferenceSession
+    clock = time.perf_counter
+    started = clock()
+    with (
+        _model_path(settings.model) as path,
+        open_session(path, device=settings.device) as session,
+    ):
+        loaded = clock()
+        name, dtype, input_size = _image_input(session, settings.size)
+        shapes = _output_shapes(session, name, dtype, input_size)
+        metadata = session.get_modelmeta().custom_metadata_map
+        head = choose_head(shapes, metadata, input_size=input_size)
+        names = _class_names(head, settings.labels)
+
+        begun = clock()
+        tensor, transform = prepare(image, head, input_size=input_size, dtype=dtype)
+        prepared = clock()
+        result = session.run([head.output], {name: tensor})[0]
+        ran = clock()
+        found = detect(result, head, transform, confidence=settings.confidence, iou=settings.iou)
+        detected = clock()
+        profile = None
+        if settings.trace is not None:
+            profile = session.profile({name: tensor})
+            with replacing(settings.trace, "the trace") as temporary:
+                profile.write_chrome_trace(temporary)
+        milliseconds = {
+            "load": (loaded - started) * 1e3,
+            "prepare": (prepared - begun) * 1e3,
+            "run": (ran - prepared) * 1e3,
+            "detect": (detected - ran) * 1e3,
+        }
+        return Outcome(head, names, input_size, session.device, milliseconds, found, profile)
+
+
+def _class_names(head: HeadSpec, labels: tuple[str, ...] | None) -> tuple[str, ...]:
+    if labels is None:
+        return head.class_names
+    if len(labels) != len(head.class_names):
+        raise InvalidInputError(
+            f"the labels file has {len(labels)} names, but the model detects "
+            f"{len(head.class_names)} classes; give one name per line, in class order"
+        )
+    return labels
+
+
+@contextmanager
+def _model_path(model: str | None) -> Iterator[str]:
+    """The model's path; without one, that of the demo detector, also from a zipped package."""
+    if model is not None:
+        yield model
+        return
+    from importlib.resources import as_file, files
+
+    demo = files("vkconv").joinpath("data", "demo.onnx")
+    if not demo.is_file():
+        raise InvalidModelError(
+            "this installation holds no demo detector (vkconv/data/demo.onnx); name a model: "
+            "vkconv-run MODEL IMAGE"
+        )
+    with as_file(demo) as path:
+        yield os.fspath(path)
+
+
+def _image_input(
+    session: vkconv.InferenceSession, size: tuple[int, int] | None
+) -> tuple[str, str, tuple[int, int]]:
+    """Name, dtype and (width, height) of the one image input; InvalidInputError when it is none."""
+    inputs = session.get_inputs()
+    listed = ", ".join(f"'{value.name}' {value.type} {value.shape}" for value in inputs)
+    wanted = "vkconv-run needs a model with one image input of shape (1, 3, H, W)"
+    if len(inputs) != 1 or inputs[0].shape is None or len(inputs[0].shape) != 4:
+        raise InvalidInputError(f"{wanted}, but its inputs are: {listed or 'none'}")
+    batch, channels, height, width = inputs[0].shape
+    if isinstance(batch, int) and batch != 1:
+        raise InvalidInputError(
+            f"{wanted}, but this one takes {batch} images at a time; export it with batch 1"
+        )
+    if isinstance(channels, int) and channels != 3:
+        raise InvalidInputError(f"{wanted}, but its input is {listed}")
+    if inputs[0].type not in _DTYPES:
+        raise InvalidInputError(f"{wanted} of float or uint8, but its input is {listed}")
+    open_width, open_height = size or _OPEN_SIZE
+    chosen = (
+        width if isinstance(width, int) else open_width,
+        height if isinstance(height, int) else open_height,
+    )
+    if min(chosen) < 1 or max(chosen) > LARGEST_SIDE:
+        raise InvalidInputError(f"{wanted} of 1 to {LARGEST_SIDE} pixels a side, not {listed}")
+    if size is not None and chosen != size:
+        raise InvalidInputError(
+            f"the model's input is fixed at {chosen[0]}x{chosen[1]}; leave --size out"
+        )
+    return inputs[0].name, _DTYPES[inputs[0].type], chosen
+
+
+def _output_shapes(
+    session: vkconv.InferenceSession, name: str, dtype: str, input_size: tuple[int, int]
+) -> dict[str, list[int]]:
+    """The concrete shape of each output; the head, and with it how to feed the model, hangs on it.
+
+    A model that leaves them open is run once, on an empty picture.
+    """
+    shapes: dict[str, list[int]] = {}
+    for value in session.get_outputs():
+        shape = [size for size in value.shape or [None] if isinstance(size, int)]
+        if value.shape is None or len(shape) != len(value.shape):
+            break
+        shapes[value.name] = shape
+    else:
+        return shapes
+    width, height = input_size
+    results = session.run(None, {name: np.zeros((1, 3, height, width), dtype)})
+    names = [value.name for value in session.get_outputs()]
+    return {key: list(array.shape) for key, array in zip(names, results, strict=True)}

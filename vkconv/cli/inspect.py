@@ -1,0 +1,153 @@
+"""``vkconv inspect``: what is in a model, and where each of its nodes runs on a device."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vkconv.cli.terminal import Parser, console_on, guarded, one_line, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vkconv.ir import Graph
+
+__all__ = ["main"]
+
+_LONGEST_VALUE = 200
+
+
+def main(argv: Sequence[str] | None = None, program: str = "vkconv inspect") -> int:
+    """Entry point of ``vkconv inspect``; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(program, lambda: _inspect(program, arguments))
+
+
+def _parser(program: str) -> Parser:
+    parser = Parser(
+        prog=program,
+        description="Show a model's inputs, outputs, metadata and operators, and where each node "
+        "runs: on the device (gpu), on the processor (host), computed once (folded), or as part "
+        "of another node (fused).",
+    )
+    parser.add_argument("model", metavar="MODEL", help="an ONNX file")
+    parser.add_argument(
+        "--device", default="auto", metavar="D", help="index or name as 'vkconv devices' lists them"
+    )
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--plan", action="store_true", help="print the plan: every step and buffer")
+    shown.add_argument(
+        "--after",
+        metavar="PASS",
+        help="print the graph as it is after one rewriting pass; 'all' for the last; needs no GPU",
+    )
+    return parser
+
+
+def _inspect(program: str, arguments: list[str]) -> int:
+    options = _parser(program).parse_args(arguments)
+    if options.after is not None:
+        from vkconv.inspection import describe_graph
+
+        after = None if options.after == "all" else options.after
+        _print_lines(describe_graph(options.model, after=after))
+        return 0
+
+    import vkconv
+
+    if options.plan:
+        with vkconv.InferenceSession(options.model, device=options.device) as session:
+            _print_lines(session.describe_plan())
+        return 0
+
+    # What the file says is shown first: it holds also where no device can run the model.
+    from vkconv.onnx_reader import read_model
+
+    console = console_on(sys.stdout)
+    _print_contents(console, options.model, read_model(options.model))
+    _print_placement(console, options)
+    return 0
+
+
+def _print_contents(console: Console, path: str, graph: Graph) -> None:
+    from vkconv.cli.report import format_bytes, print_pairs, print_table
+
+    opsets = ", ".join(
+        f"{domain or 'ai.onnx'} {version}" for domain, version in graph.opsets.items()
+    )
+    constants = [value for value in graph.values() if value.array is not None]
+    count = sum(value.array.size for value in constants if value.array is not None)
+    size = sum(value.array.nbytes for value in constants if value.array is not None)
+    pairs = [
+        ("model", f"{path} ({format_bytes(os.path.getsize(path))})"),
+        ("graph", graph.name or "(no name)"),
+        ("producer", graph.producer or "(not said)"),
+        ("opset", opsets),
+        ("parameters", f"{count:,} in {len(constants)} initializers ({format_bytes(size)})"),
+    ]
+    print_pairs(console, [(heading, one_line(text)) for heading, text in pairs])
+
+    rows = []
+    for direction, values in (("input", graph.inputs), ("output", graph.outputs)):
+        rows += [
+            [direction, one_line(value.name), one_line(str(value.type or "unknown"))]
+            for value in values
+        ]
+    print_table(console, ["", "name", "type"], rows)
+
+    if graph.metadata:
+        rows = [[one_line(key), _short(value)] for key, value in sorted(graph.metadata.items())]
+        print_table(console, ["metadata", "value"], rows)
+
+    counts = Counter(
+        f"{node.domain}.{node.op_type}" if node.domain else node.op_type for node in graph.nodes
+    )
+    rows = [[one_line(name), str(number)] for name, number in counts.most_common()]
+    rows.append(["all", str(len(graph.nodes))])
+    print_table(console, ["operator", "nodes"], rows, right=("nodes",))
+
+
+def _print_placement(console: Console, options: argparse.Namespace) -> None:
+    import vkconv
+    from vkconv.cli.report import describe_device, print_pairs, print_table
+    from vkconv.errors import UnsupportedModelError
+
+    try:
+        session = vkconv.InferenceSession(options.model, device=options.device)
+    except UnsupportedModelError as error:
+        rows = [
+            [one_line(problem.node), one_line(problem.kind), one_line(problem.reason)]
+            for problem in error.nodes
+        ]
+        if rows:
+            print_table(console, ["node that cannot be run", "operator", "reason"], rows)
+        raise
+    with session:
+        rows = [
+            [one_line(text) for text in (record.node, record.op_type, record.where, record.detail)]
+            for record in session.placement
+        ]
+        print_table(console, ["node", "operator", "where", "kernel, target or reason"], rows)
+        counts = Counter(record.where for record in session.placement)
+        summary = ", ".join(f"{number} {where}" for where, number in counts.most_common())
+        device = describe_device(session.device)
+        console.print()
+        print_pairs(console, [("device", device), ("placed", summary or "no nodes")])
+
+
+def _print_lines(text: str) -> None:
+    for line in text.splitlines():
+        print(printable(line))
+
+
+def _short(text: str) -> str:
+    line = one_line(text)
+    return line if len(line) <= _LONGEST_VALUE else line[: _LONGEST_VALUE - 1] + "…"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""Compute pipelines: one per (module, specialization values), with the module's layouts.
+
+Layer dimensions are push constants, so a net of a hundred dispatches needs a dozen pipelines; they
+live as long as the device and are shared by its executables.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vkconv.device.vulkan.loader import Api, c_string
+from vkconv.device.vulkan.pipeline_cache import PipelineCache
+from vkconv.device.vulkan.probe import Probe
+from vkconv.dispatch import Number, PushValue
+from vkconv.errors import DeviceError
+from vkconv.shaders import PushField, ShaderModule
+
+_FORMATS = {"int": "i", "uint": "I", "float": "f", "bool": "I"}
+
+
+@dataclass(eq=False)
+class Program:
+    """A module on the device: its layouts, and its pipelines by specialization."""
+
+    module: ShaderModule
+    handle: Any
+    set_layout: Any
+    layout: Any
+    pipelines: dict[tuple[tuple[int, bytes], ...], Any] = field(default_factory=dict)
+
+
+class Pipelines:
+    """Makes and keeps pipelines. Not thread-safe: the device's lock guards it."""
+
+    def __init__(self, api: Api, device: Any, probe: Probe) -> None:
+        self._api, self._device, self._probe = api, device, probe
+        self._programs: dict[ShaderModule, Program] = {}
+        self._made: list[Program] = []  # half-made ones too, so that a failure leaks nothing
+        self._cache = PipelineCache(api, device, probe.cache_key, probe.allows("pipeline_cache"))
+        self._grown = False
+        c = api.c
+        self.descriptor_types: dict[str, int] = {
+            "storage_buffer": c.VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+            "storage_texel": c.VK_DESCRIPTOR_TYPE_STORAGE_TEXEL_BUFFER,
+            "uniform_texel": c.VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER,
+        }
+
+    def program(self, module: ShaderModule) -> Program:
+        """The module's layouts. Raises DeviceError where the device lacks what it needs."""
+        found = self._programs.get(module)
+        if found is None:
+            self._check_fits(module)
+            found = self._programs[module] = self._create_program(module)
+        return found
+
+    def pipeline(self, program: Program, spec: Mapping[str, Number]) -> Any:
+        """``program`` specialized by the named constants; others keep their default."""
+        key = specialization(program.module, spec)
+        found = program.pipelines.get(key)
+        if found is None:
+            found = program.pipelines[key] = self._create_pipeline(program, key)
+            self._grown = True
+        return found
+
+    def save(self) -> None:
+        """Writes the cache file if pipelines were made since the last time."""
+        if self._grown:
+            self._grown = False
+            self._cache.save()
+
+    def close(self) -> None:
+        """Destroys everything and saves the cache (some drivers compile at first dispatch)."""
+        lib, null = self._api.lib, self._api.ffi.NULL
+        for program in self._made:
+            for pipeline in program.pipelines.values():
+                lib.vkDestroyPipeline(self._device, pipeline, null)
+            lib.vkDestroyPipelineLayout(self._device, program.layout, null)
+            lib.vkDestroyDescriptorSetLayout(self._device, program.set_layout, null)
+            lib.vkDestroyShaderModule(self._device, program.handle, null)
+        self._made.clear()
+        self._programs.clear()
+        self._cache.close()
+
+    def _check_fits(self, module: ShaderModule) -> None:
+        caps = self._probe.caps
+        counts = {
+            kind: sum(b.kind == kind for b in module.buffers) for kind in self.descriptor_types
+        }
+        limits = {
+            "storage_buffer": caps.max_storage_buffers,
+            "storage_texel": caps.max_storage_texel_buffers if caps.storage_texel else 0,
+            "uniform_texel": caps.max_uniform_texel_buffers if caps.uniform_texel else 0,
+        }
+        lacks = [
+            f"{n} {k} bindings (limit {limits[k]})" for k, n in counts.items() if n > limits[k]
+        ]
+        if module.push_size > caps.max_push_constants_size:
+            lacks.append(f"{module.push_size} bytes of push constants")
+        if not caps.subgroup_shuffle and "GroupNonUniformShuffle" in module.capabilities:
+            lacks.append("subgroup shuffles")
+        if lacks:
+            raise DeviceError(
+                f"kernel '{module.kernel}' {dict(module.variant)} needs {', '.join(lacks)}, which "
+                f"'{self._probe.info.name}' does not have; plan with this device's capabilities"
+            )
+
+    def _create_program(self, module: ShaderModule) -> Program:
+        api, lib, c = self._api, self._api.lib, self._api.c
+        doing = f"loading kernel '{module.kernel}'"
+        code = api.ffi.new("uint32_t[]", len(module.code) // 4)
+        api.ffi.memmove(code, module.code, len(code) * 4)
+        info = api.struct("VkShaderModuleCreateInfo", codeSize=len(code) * 4, pCode=code)
+        handle = api.create(lib.vkCreateShaderModule, self._device, info, "VkShaderModule", doing)
+        program = Program(module, handle, api.ffi.NULL, api.ffi.NULL)
+        self._made.append(program)
+        stage = c.VK_SHADER_STAGE_COMPUTE_BIT
+        bindings = api.ffi.new("VkDescriptorSetLayoutBinding[]", max(1, len(module.buffers)))
+        for row, buffer in zip(bindings, module.buffers, strict=False):
+            row.binding = buffer.binding
+            row.descriptorType = self.descriptor_types[buffer.kind]
+            row.descriptorCount = 1
+            row.stageFlags = stage
+        info = api.struct(
+            "VkDescriptorSetLayoutCreateInfo", bindingCount=len(module.buffers), pBindings=bindings
+        )
+        program.set_layout = api.create(
+            lib.vkCreateDescriptorSetLayout, self._device, info, "VkDescriptorSetLayout", doing
+        )
+        layouts = api.ffi.new("VkDescriptorSetLayout[]", [program.set_layout])
+        ranges = api.struct(
+            "VkPushConstantRange", stageFlags=stage, offset=0, size=module.push_size
+        )
+        info = api.struct(
+            "VkPipelineLayoutCreateInfo",
+            setLayoutCount=1,
+            pSetLayouts=layouts,
+            pushConstantRangeCount=1 if module.push_size else 0,
+            pPushConstantRanges=ranges,
+        )
+        program.layout = api.create(
+            lib.vkCreatePipelineLayout, self._device, info, "VkPipelineLayout", doing
+        )
+        return program
+
+    def _create_pipeline(self, program: Program, key: tuple[tuple[int, bytes], ...]) -> Any:
+        api = self._api
+        entries = api.ffi.new("VkSpecializationMapEntry[]", max(1, len(key)))
+        for i, (constant, _) in enumerate(key):
+            entries[i].constantID, entries[i].offset, entries[i].size = constant, 4 * i, 4
+        data = api.ffi.new("char[]", b"".join(value for _, value in key))
+        special = api.struct(
+            "VkSpecializationInfo",
+            mapEntryCount=len(key),
+            pMapEntries=entries,
+            dataSize=4 * len(key),
+            pData=data,
+        )
+        info = api.struct("VkComputePipelineCreateInfo", layout=program.layout)
+        info.stage.sType = api.c.VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO
+        info.stage.stage = api.c.VK_SHADER_STAGE_COMPUTE_BIT
+        info.stage.module = program.handle
+        info.stage.pName = c_string(api, "main")
+        info.stage.pSpecializationInfo = special
+        out = api.ffi.new("VkPipeline *")
+        api.check(
+            api.lib.vkCreateComputePipelines(
+                self._device, self._cache.handle, 1, info, api.ffi.NULL, out
+            ),
+            f"compiling kernel '{program.module.kernel}'",
+        )
+        return out[0]
+
+
+def specialization(
+    module: ShaderModule, spec: Mapping[str, Number]
+) -> tuple[tuple[int, bytes], ...]:
+    """(constant id, four bytes) of the named values, ordered by id."""
+    fields = {f.name: f for f in module.spec}
+    rows = []
+    for name, value in spec.items():
+        if name not in fields:
+            raise DeviceError(f"kernel '{module.kernel}' has no specialization constant '{name}'")
+        row = fields[name]
+        number = float(value) if row.type == "float" else int(value)
+        rows.append((row.id, struct.pack(_FORMATS[row.type], number)))
+    return tuple(sorted(rows))
+
+
+def push_bytes(module: ShaderModule, values: Mapping[str, PushValue], node: str) -> bytes:
+    """The push constant block with every named value in its place."""
+    block = bytearray(module.push_size)
+    names = {f.name for f in module.push}
+    if names != set(values):
+        wrong = ", ".join(sorted(names ^ set(values)))
+        raise DeviceError(
+            f"node '{node}', kernel '{module.kernel}': push constants do not match: {wrong}"
+        )
+    for row in module.push:
+        try:
+            _pack(block, row, values[row.name])
+        except (struct.error, TypeError, ValueError) as error:
+            raise DeviceError(
+                f"node '{node}', kernel '{module.kernel}': push constant '{row.name}' = "
+                f"{values[row.name]!r}: {error}"
+            ) from None
+    return bytes(block)
+
+
+def _pack(block: bytearray, row: PushField, value: PushValue) -> None:
+    items = [value] if isinstance(value, (int, float)) else list(value)
+    convert = float if row.type == "float" else int
+    struct.pack_into(f"={row.count}{_FORMATS[row.type]}", block, row.offset, *map(convert, items))

@@ -1,0 +1,249 @@
+"""The graph: plain dataclasses for values, nodes and graphs, and the edits passes make to them.
+
+This room knows ONNX's words (op_type, domain, attribute, opset) but neither protobuf nor any device.
+Values are compared by identity; a value with ``array`` set is a constant (an ONNX initializer or the
+result of folding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+Dim: TypeAlias = "int | str | None"
+Layout = Literal["linear", "c4"]
+
+#: element types as ONNX has them, in numpy's spelling
+DTYPES = (
+    "float32",
+    "uint8",
+    "int8",
+    "uint16",
+    "int16",
+    "int32",
+    "int64",
+    "string",
+    "bool",
+    "float16",
+    "float64",
+    "uint32",
+    "uint64",
+)
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Element type (numpy's name, ``"string"`` for text) and shape; a ``str`` or None dim is dynamic."""
+
+    dtype: str
+    shape: tuple[Dim, ...] | None
+
+    @property
+    def is_static(self) -> bool:
+        return self.shape is not None and all(isinstance(d, int) for d in self.shape)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The concrete shape. Raises ValueError where a dimension is dynamic."""
+        if self.shape is None or not self.is_static:
+            raise ValueError(f"shape {self.shape} is not concrete")
+        return tuple(d for d in self.shape if isinstance(d, int))
+
+    @property
+    def rank(self) -> int:
+        return len(self.dims)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        count = 1
+        for d in self.dims:
+            count *= d
+        return count
+
+    def __str__(self) -> str:
+        dims = "?" if self.shape is None else ",".join("?" if d is None else str(d) for d in self.shape)
+        return f"{self.dtype}[{dims}]"
+
+
+@dataclass(eq=False)
+class Value:
+    """One tensor of the graph. ``array`` is set for constants; ``layout`` once layouts are assigned."""
+
+    name: str
+    type: TensorType | None = None
+    array: Array | None = None
+    producer: Node | None = field(default=None, repr=False)
+    layout: Layout = "linear"
+
+    @property
+    def is_constant(self) -> bool:
+        return self.array is not None
+
+    @property
+    def known_type(self) -> TensorType:
+        if self.type is None:
+            raise ValueError(f"the type of value '{self.name}' is not known")
+        return self.type
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        return self.known_type.dims
+
+    @property
+    def dtype(self) -> str:
+        return self.known_type.dtype
+
+
+def constant(name: str, array: Array) -> Value:
+    """A constant value; its array is made read-only, since passes share it."""
+    array = np.asarray(array)
+    array.flags.writeable = False
+    dtype = "string" if array.dtype.kind in "OSU" else array.dtype.name
+    return Value(name, TensorType(dtype, array.shape), array)
+
+
+@dataclass(eq=False)
+class Node:
+    """One operation. A missing optional input is None. ``opset`` is the version its domain is read at."""
+
+    op_type: str
+    inputs: list[Value | None]
+    outputs: list[Value]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+    domain: str = ""
+    opset: int = 0
+    #: names of the nodes that fusion merged into this one
+    fused: list[str] = field(default_factory=list)
+    #: why the node runs on the host; None: on the device (set when layouts are assigned)
+    host_reason: str | None = None
+
+    def __post_init__(self) -> None:
+        for value in self.outputs:
+            value.producer = self
+
+    @property
+    def present_inputs(self) -> list[Value]:
+        return [v for v in self.inputs if v is not None]
+
+    def __str__(self) -> str:
+        return f"{self.op_type} '{self.name}'"
+
+
+@dataclass(eq=False)
+class Graph:
+    """Nodes in topological order, with the values that enter and leave."""
+
+    name: str
+    inputs: list[Value]
+    outputs: list[Value]
+    nodes: list[Node]
+    opsets: dict[str, int] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    producer: str = ""
+    #: node name -> ("folded" | "fused", where it went); filled by passes, shown as the placement
+    absorbed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    #: (name, op_type) of every node as the model had it, in its order
+    source_nodes: list[tuple[str, str]] = field(default_factory=list)
+    #: names and types of the outputs as the model had them (passes may substitute the values)
+    output_names: list[str] = field(default_factory=list)
+
+    def values(self) -> Iterator[Value]:
+        """Every value once: graph inputs, node inputs, node outputs."""
+        seen: set[int] = set()
+        groups: list[Iterable[Value | None]] = [self.inputs]
+        for node in self.nodes:
+            groups += [node.inputs, node.outputs]
+        for group in [*groups, self.outputs]:
+            for value in group:
+                if value is not None and id(value) not in seen:
+                    seen.add(id(value))
+                    yield value
+
+    def uses(self) -> dict[Value, list[Node]]:
+        """Consumers of each value, in order; a node that reads a value twice is listed twice."""
+        result: dict[Value, list[Node]] = {}
+        for node in self.nodes:
+            for value in node.present_inputs:
+                result.setdefault(value, []).append(node)
+        return result
+
+    def is_output(self, value: Value) -> bool:
+        return any(value is out for out in self.outputs)
+
+    def replace_value(self, old: Value, new: Value) -> None:
+        """Every reader of ``old``, the graph's outputs included, reads ``new`` instead."""
+        for node in self.nodes:
+            node.inputs = [new if v is old else v for v in node.inputs]
+        self.outputs = [new if v is old else v for v in self.outputs]
+
+    def remove(self, nodes: Iterable[Node]) -> None:
+        gone = {id(n) for n in nodes}
+        self.nodes = [n for n in self.nodes if id(n) not in gone]
+
+    def keep_live(self) -> list[Node]:
+        """Drop nodes whose results nothing reads; returns those dropped."""
+        needed = {id(v) for v in self.outputs}
+        kept: list[Node] = []
+        dropped: list[Node] = []
+        for node in reversed(self.nodes):
+            if any(id(v) in needed for v in node.outputs):
+                needed.update(id(v) for v in node.present_inputs)
+                kept.append(node)
+            else:
+                dropped.append(node)
+        self.nodes = kept[::-1]
+        return dropped[::-1]
+
+    def copy(self) -> Graph:
+        """A graph of its own values and nodes; arrays of constants are shared (they are read-only)."""
+        twin: dict[int, Value] = {}
+
+        def clone(value: Value) -> Value:
+            if id(value) not in twin:
+                twin[id(value)] = Value(value.name, value.type, value.array, layout=value.layout)
+            return twin[id(value)]
+
+        nodes = [
+            Node(
+                n.op_type,
+                [None if v is None else clone(v) for v in n.inputs],
+                [clone(v) for v in n.outputs],
+                dict(n.attributes),
+                n.name,
+                n.domain,
+                n.opset,
+                list(n.fused),
+                n.host_reason,
+            )
+            for n in self.nodes
+        ]
+        return Graph(
+            self.name,
+            [clone(v) for v in self.inputs],
+            [clone(v) for v in self.outputs],
+            nodes,
+            dict(self.opsets),
+            dict(self.metadata),
+            self.producer,
+            dict(self.absorbed),
+            list(self.source_nodes),
+            list(self.output_names),
+        )
+
+
+def rewrite_nodes(graph: Graph, rewrite: Callable[[Node], bool]) -> int:
+    """Call ``rewrite`` on each node until a sweep changes nothing; returns the number of changes."""
+    changes = 0
+    while True:
+        changed = sum(1 for node in list(graph.nodes) if rewrite(node))
+        if not changed:
+            return changes
+        changes += changed
+        graph.keep_live()

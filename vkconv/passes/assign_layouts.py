@@ -1,0 +1,71 @@
+"""Where each node runs, and the layout of each value; conversions become nodes (ToC4, ToLinear) of the graph.
+
+Greedy in topological order: a node says which layout it wants, given those its inputs have; a value is converted at
+most once in each direction, however many readers want the other layout.
+"""
+
+from __future__ import annotations
+
+from vkconv.capabilities import DeviceCaps
+from vkconv.ir import Graph, Layout, Node, Value
+from vkconv.ops.base import DEVICE_DTYPES, Operator, create, has_method
+
+
+def assign_layouts(graph: Graph, caps: DeviceCaps) -> None:
+    """Set ``Node.host_reason`` and ``Value.layout``, inserting conversions. Types must be concrete."""
+    converted: dict[tuple[Value, Layout], Value] = {}
+    nodes: list[Node] = []
+
+    def in_layout(value: Value, layout: Layout) -> Value:
+        if value.is_constant or value.layout == layout:
+            return value
+        key = (value, layout)
+        if key not in converted:
+            node = conversion(value, layout)
+            nodes.append(node)
+            converted[key] = node.outputs[0]
+            converted[(node.outputs[0], value.layout)] = value
+        return converted[key]
+
+    for node in graph.nodes:
+        op = create(node)
+        node.host_reason = host_reason(op, node, caps)
+        layout: Layout = "linear" if node.host_reason else op.layout(node.inputs, node.outputs)
+        node.inputs = [
+            None if v is None else in_layout(v, "linear" if i in op.linear_inputs else layout)
+            for i, v in enumerate(node.inputs)
+        ]
+        for value in node.outputs:
+            value.layout = layout
+        nodes.append(node)
+    graph.outputs = [in_layout(v, "linear") for v in graph.outputs]
+    graph.nodes = nodes
+
+
+def conversion(value: Value, layout: Layout) -> Node:
+    """A node that copies ``value`` into ``layout``."""
+    name = f"{value.name}/{layout}"
+    op_type = "ToC4" if layout == "c4" else "ToLinear"
+    return Node(op_type, [value], [Value(name, value.type, layout=layout)], {}, name, "vkconv", 1)
+
+
+def host_reason(op: Operator, node: Node, caps: DeviceCaps) -> str | None:
+    """Why the node cannot run on the device, or None."""
+    cls = type(op)
+    if caps.host_only:
+        return "the reference device computes everything with numpy"
+    if not has_method(cls, "lower") and not has_method(cls, "view"):
+        return f"{node.op_type} has no kernel"
+    for position, value in enumerate(node.inputs):
+        if value is None or value.is_constant:
+            continue
+        if position in op.constant_inputs:
+            return f"its input '{value.name}' is computed by the model"
+        allowed = DEVICE_DTYPES if position in op.linear_inputs else op.device_dtypes
+        if value.dtype not in allowed:
+            return f"{node.op_type} has no kernel for {value.dtype}"
+    for value in node.outputs:
+        if value.dtype not in op.device_dtypes and value.dtype not in op.result_dtypes:
+            return f"{node.op_type} has no kernel for {value.dtype}"
+    return op.unsupported(node.inputs, node.outputs)
+

@@ -1,0 +1,129 @@
+"""Graph -> Plan: ordered steps, storages with lifetimes, arena layout, barriers. Pure data, no device.
+
+The graph has concrete shapes, layouts and placements (see ``vkconv.passes``). Operators lower themselves; this
+room decides which bytes each value gets, when a dispatch has to wait, and what may share memory.
+"""
+
+from __future__ import annotations
+
+from vkconv.capabilities import DeviceCaps
+from vkconv.dispatch import Dispatch, HostStep, Plan, Port, Step, Storage, View
+from vkconv.errors import BuildError, VkconvError
+from vkconv.ir import Graph, Node, Value
+from vkconv.ops.base import Operator, Tensor, create
+from vkconv.plan.arena import Lifetime, lower_bound, place_storages
+from vkconv.plan.barriers import with_barriers
+from vkconv.plan.constants import ConstantStore
+from vkconv.plan.lowering import PlanLowering
+from vkconv.plan.views import ViewAssignment
+
+__all__ = ["ConstantStore", "make_plan"]
+
+
+def make_plan(graph: Graph, caps: DeviceCaps, store: ConstantStore) -> Plan:
+    """Plan a graph whose layouts are assigned. Raises UnsupportedModelError when a limit of the device is exceeded."""
+    operators = {node: create(node) for node in graph.nodes}
+    views = ViewAssignment(graph, operators)
+    lowering = PlanLowering(caps, store)
+    steps: list[Step] = []
+    for node in graph.nodes:
+        if node.host_reason is not None:
+            steps.append(_host_step(node, operators[node], views))
+        elif node not in views.free_nodes:
+            steps += _lower(node, operators[node], views, lowering)
+    inputs = tuple(_input_port(graph, value, views) for value in graph.inputs)
+    outputs = tuple(
+        _output_port(name, value, views)
+        for name, value in zip(graph.output_names, graph.outputs, strict=True)
+    )
+    lifetimes = _lifetimes(steps, inputs, outputs)
+    arena_size = place_storages(lifetimes)
+    return Plan(
+        steps=tuple(with_barriers(steps, lowering.accesses)),
+        inputs=inputs,
+        outputs=outputs,
+        arena_size=arena_size,
+        arena_lower_bound=lower_bound(lifetimes),
+        constants=_constants(steps),
+        storages=tuple(life.storage for life in lifetimes),
+    )
+
+
+def _lower(node: Node, op: Operator, views: ViewAssignment, lowering: PlanLowering) -> list[Dispatch]:
+    lowering.node = node.name
+    inputs = [None if v is None else Tensor(v, _device_view(v, views)) for v in node.inputs]
+    outputs = [Tensor(v, views.view(v)) for v in node.outputs]
+    try:
+        dispatches = op.lower(lowering, inputs, outputs)
+    except VkconvError:
+        raise
+    except Exception as error:
+        raise BuildError(f"{node} could not be lowered: {type(error).__name__}: {error}") from error
+    return [d for d in dispatches if all(d.grid)]
+
+
+def _device_view(value: Value, views: ViewAssignment) -> View | None:
+    if value.is_constant:
+        return None
+    place = views.place(value)
+    return place if isinstance(place, View) else None
+
+
+def _host_step(node: Node, op: Operator, views: ViewAssignment) -> HostStep:
+    return HostStep(
+        node=node.name,
+        op_type=node.op_type,
+        reason=node.host_reason or "",
+        inputs=tuple(
+            None if v is None else v.array if v.array is not None else views.place(v) for v in node.inputs
+        ),
+        outputs=tuple(views.place(v) for v in node.outputs),
+        compute=op.reference,
+    )
+
+
+def _input_port(graph: Graph, value: Value, views: ViewAssignment) -> Port:
+    used = graph.is_output(value) or any(value in n.present_inputs for n in graph.nodes)
+    return Port(value.name, value.dtype, value.dims, views.place(value) if used else None)
+
+
+def _output_port(name: str, value: Value, views: ViewAssignment) -> Port:
+    place = value.array if value.array is not None else views.place(value)
+    return Port(name, value.dtype, value.dims, place)
+
+
+def _lifetimes(steps: list[Step], inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> list[Lifetime]:
+    """First and last step of every arena storage. Inputs live from before the first step, outputs past the last."""
+    lives: dict[int, Lifetime] = {}
+
+    def touch(storage: Storage, step: int) -> None:
+        if storage.is_constant:
+            return
+        life = lives.setdefault(id(storage), Lifetime(storage, step, step))
+        life.first, life.last = min(life.first, step), max(life.last, step)
+
+    for port in inputs:
+        if isinstance(port.place, View):
+            touch(port.place.storage, -1)
+    for index, step in enumerate(steps):
+        if isinstance(step, Dispatch):
+            for bound in step.buffers.values():
+                touch(bound.storage, index)
+        else:
+            for place in (*step.inputs, *step.outputs):
+                if isinstance(place, View):
+                    touch(place.storage, index)
+    for port in outputs:
+        if isinstance(port.place, View):
+            touch(port.place.storage, len(steps))
+    return list(lives.values())
+
+
+def _constants(steps: list[Step]) -> tuple[Storage, ...]:
+    found: dict[int, Storage] = {}
+    for step in steps:
+        if isinstance(step, Dispatch):
+            for bound in step.buffers.values():
+                if bound.storage.is_constant:
+                    found[id(bound.storage)] = bound.storage
+    return tuple(found.values())

@@ -1,0 +1,137 @@
+"""Compiled kernels by name and variant: the only reader of ``vkconv/_spirv``.
+
+``scripts/compile_shaders.py`` writes one generated module per ``shaders/*.comp``: for each variant
+the SPIR-V (zlib, base64) and the interface reflected from it. Here they become ShaderModule
+objects. It must not know what a kernel computes, nor any device.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import importlib.util
+import pkgutil
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from vkconv.errors import BuildError
+
+BufferKind = Literal["storage_buffer", "storage_texel", "uniform_texel"]
+Variant = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class BufferField:
+    """One binding of descriptor set 0; ``components`` is 4 for vec4 and texels, 1 for scalars."""
+
+    name: str
+    binding: int
+    kind: BufferKind
+    components: int
+    reads: bool
+    writes: bool
+
+
+@dataclass(frozen=True)
+class PushField:
+    """A push constant: byte offset, scalar type, and count (1, or the length of an array)."""
+
+    name: str
+    offset: int
+    type: Literal["int", "uint", "float"]
+    count: int
+
+
+@dataclass(frozen=True)
+class SpecField:
+    """A specialization constant."""
+
+    name: str
+    id: int
+    type: Literal["int", "uint", "float", "bool"]
+    default: int | float
+
+
+@dataclass(frozen=True, eq=False)
+class ShaderModule:
+    """SPIR-V of one kernel in one variant, with its interface."""
+
+    kernel: str
+    variant: Variant
+    code: bytes
+    buffers: tuple[BufferField, ...]
+    push: tuple[PushField, ...]
+    push_size: int
+    spec: tuple[SpecField, ...]
+    #: SPIR-V capabilities the module declares, e.g. "GroupNonUniformShuffle"
+    capabilities: tuple[str, ...]
+
+
+def kernels() -> list[str]:
+    """Names of all compiled kernels."""
+    spec = importlib.util.find_spec("vkconv._spirv")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    names = [module.name for module in pkgutil.iter_modules(folders)]
+    found = sorted(name.removesuffix("_spv") for name in names if name.endswith("_spv"))
+    if not found:
+        raise BuildError(
+            "this installation holds no compiled shaders; install the package with pip, or run "
+            "'python scripts/compile_shaders.py' in a source checkout"
+        )
+    return found
+
+
+@cache
+def _generated(kernel: str) -> Any:
+    name = f"vkconv._spirv.{kernel}_spv"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in (name, "vkconv._spirv"):
+            raise
+    known = ", ".join(kernels())
+    raise BuildError(
+        f"kernel '{kernel}' is not compiled (there are: {known}); "
+        "run 'python scripts/compile_shaders.py'"
+    )
+
+
+@cache
+def axes(kernel: str) -> dict[str, tuple[str, ...]]:
+    """The kernel's variant axes and their values, e.g. ``{"access": ("texel", "ssbo")}``."""
+    return {name: tuple(values) for name, values in _generated(kernel).AXES.items()}
+
+
+def variants(kernel: str) -> list[Variant]:
+    """Every variant of the kernel, as sorted (axis, value) pairs."""
+    return sorted(_parsed_key(key) for key in _generated(kernel).VARIANTS)
+
+
+def _parsed_key(key: str) -> Variant:
+    pairs = (pair.partition("=") for pair in key.split(",") if pair)
+    return tuple((axis, value) for axis, _, value in pairs)
+
+
+@cache
+def load(kernel: str, variant: Variant = ()) -> ShaderModule:
+    """The module of ``kernel`` in ``variant`` ((axis, value) pairs sorted by axis)."""
+    generated = _generated(kernel)
+    key = ",".join(f"{axis}={value}" for axis, value in sorted(variant))
+    try:
+        entry = generated.VARIANTS[key]
+    except KeyError:
+        known = "; ".join(generated.VARIANTS)
+        raise BuildError(f"kernel '{kernel}' has no variant '{key}' (it has: {known})") from None
+    interface = entry["interface"]
+    return ShaderModule(
+        kernel=kernel,
+        variant=tuple(sorted(variant)),
+        code=zlib.decompress(base64.b64decode(entry["code"])),
+        buffers=tuple(BufferField(*row) for row in interface["buffers"]),
+        push=tuple(PushField(*row) for row in interface["push"]),
+        push_size=interface["push_size"],
+        spec=tuple(SpecField(*row) for row in interface["spec"]),
+        capabilities=tuple(interface["capabilities"]),
+    )

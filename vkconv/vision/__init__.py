@@ -1,0 +1,42 @@
+"""Pictures and boxes: everything a detector needs around its network.
+
+    load_image -> prepare (letterbox) -> [the network] -> detect (decode, NMS) -> draw_detections
+
+Imports numpy, Pillow and ``vkconv.errors`` only, and knows no model, session or device: its
+functions work as well with another runtime's outputs.
+"""
+
+from vkconv.vision.detections import Detections
+from vkconv.vision.detector import detect, prepare
+from vkconv.vision.draw import class_color, draw_detections
+from vkconv.vision.heads import HEAD_KINDS, HeadSpec, choose_head, decode
+from vkconv.vision.labels import (
+    COCO_NAMES,
+    default_class_names,
+    metadata_class_names,
+    read_labels,
+)
+from vkconv.vision.nms import non_maximum_suppression, overlap
+from vkconv.vision.preprocess import Letterbox, image_to_tensor, letterbox, load_image
+
+__all__ = [
+    "COCO_NAMES",
+    "HEAD_KINDS",
+    "Detections",
+    "HeadSpec",
+    "Letterbox",
+    "choose_head",
+    "class_color",
+    "decode",
+    "default_class_names",
+    "detect",
+    "draw_detections",
+    "image_to_tensor",
+    "letterbox",
+    "load_image",
+    "metadata_class_names",
+    "non_maximum_suppression",
+    "overlap",
+    "prepare",
+    "read_labels",
+]

@@ -1,0 +1,72 @@
+"""The two ends of a detector: a picture to its input tensor, its output to boxes in the picture.
+
+    image --prepare--> tensor, letterbox      output, letterbox --detect--> boxes in source pixels
+
+What runs in between is not known here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from PIL import Image
+
+from vkconv.errors import InvalidInputError
+from vkconv.vision.detections import Detections
+from vkconv.vision.heads import HeadSpec, decode
+from vkconv.vision.nms import non_maximum_suppression
+from vkconv.vision.preprocess import Letterbox, image_to_tensor, letterbox
+
+__all__ = ["detect", "prepare"]
+
+
+def prepare(
+    image: Image.Image,
+    head: HeadSpec,
+    *,
+    input_size: tuple[int, int],
+    dtype: DTypeLike = np.float32,
+) -> tuple[NDArray[Any], Letterbox]:
+    """Picture -> (1, 3, H, W) of ``dtype`` as ``head`` wants it fed, and the transform.
+
+    input_size: (width, height) in pixels.
+    """
+    pixels, transform = letterbox(image, input_size, centered=head.centered)
+    tensor = image_to_tensor(
+        pixels, dtype=dtype, scale=head.input_scale, channel_order=head.channel_order
+    )
+    return tensor, transform
+
+
+def detect(
+    output: NDArray[Any],
+    head: HeadSpec,
+    transform: Letterbox,
+    *,
+    confidence: float = 0.25,
+    iou: float = 0.45,
+    max_detections: int = 300,
+) -> Detections:
+    """The output tensor of ``head.output`` -> detections in *source* pixels, best first.
+
+    confidence, iou: thresholds in 0..1 of ``decode`` and of ``non_maximum_suppression``. Boxes are
+    clipped to the picture; those wholly in the padding are left out. Raises InvalidInputError when
+    the tensor or a threshold does not fit.
+    """
+    if not 0.0 <= confidence <= 1.0:
+        raise InvalidInputError(f"confidence must lie in 0..1, not {confidence}")
+    candidates = decode(output, head, input_size=transform.input_size, confidence=confidence)
+    source = transform.to_source(candidates.boxes)
+    inside = np.all(source[:, 2:] > source[:, :2], axis=1)
+    candidates = candidates.select(np.flatnonzero(inside))
+    keep = non_maximum_suppression(
+        candidates.boxes,
+        candidates.scores,
+        candidates.class_ids,
+        iou_threshold=iou,
+        max_detections=max_detections,
+    )
+    kept = candidates.select(keep)
+    return Detections(transform.to_source(kept.boxes), kept.scores, kept.class_ids)
