@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional as F  # noqa: N812 - the customary name
+from torch.nn import functional as F
 
 from vkconv.converters.demo_net import ANCHORS, STRIDES
 

@@ -24,7 +24,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch.nn import functional as F  # noqa: N812 - the customary name
+from torch.nn import functional as F
 
 from vkconv.converters.demo_loss import detection_loss
 from vkconv.converters.demo_net import DemoNet

@@ -112,7 +112,7 @@ class Case:
 
     def feeds(self) -> dict[str, ir.Array]:
         return {
-            _input_name(i): x
+            _input_name(i): np.asarray(x)
             for i, x in enumerate(self.inputs)
             if x is not None and i not in self.constant
         }

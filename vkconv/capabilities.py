@@ -1,4 +1,5 @@
-"""What a device is and what it can do: the facts planning may ask for. Plain data, no device behind it."""
+"""What a device is and what it can do: the facts planning may ask for. Plain data, no device
+behind it."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ DeviceKind = Literal["discrete", "integrated", "virtual", "cpu", "other", "refer
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """One device as ``vkconv.devices()`` lists it. ``memory_bytes`` is its largest device-local heap."""
+    """One device as ``vkconv.devices()`` lists it. ``memory_bytes`` is its largest device-local
+    heap."""
 
     index: int
     name: str
@@ -23,7 +25,8 @@ class DeviceInfo:
 
 @dataclass(frozen=True)
 class DeviceCaps:
-    """Limits and features that choose kernels. The defaults are what Vulkan 1.1 guarantees everywhere.
+    """Limits and features that choose kernels. The defaults are what Vulkan 1.1 guarantees
+    everywhere.
 
     ``host_only`` plans every node as a host step (the reference device).
     """

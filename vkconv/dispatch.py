@@ -1,8 +1,8 @@
 """What lowering returns and a device executes: storages, views, dispatches, host steps. Pure data.
 
 A *storage* is one planned allocation: a range of the arena (lives from its first writer to its last
-reader) or a constant (weights, tables). A *view* is how one tensor lies in a storage. A *buffer range* is
-the part of a storage that a descriptor binds. Nothing here knows a device or an operator.
+reader) or a constant (weights, tables). A *view* is how one tensor lies in a storage. A *buffer
+range* is the part of a storage that a descriptor binds. Nothing here knows a device or an operator.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ PushValue: TypeAlias = "int | float | Sequence[int] | Sequence[float]"
 
 @dataclass(eq=False)
 class Storage:
-    """One allocation. ``data`` holds a constant's bytes; ``offset`` is set when the arena is planned."""
+    """One allocation. ``data`` holds a constant's bytes; ``offset`` is set when the arena is
+    planned."""
 
     size: int
     name: str
@@ -41,8 +42,9 @@ class Storage:
 class View:
     """A tensor inside a storage, in elements of four bytes.
 
-    ``linear``: dense row-major from ``offset``. ``c4``: ``[N][ceil(C/4)][H][W]`` of vec4 whose batches are
-    ``batch_stride`` elements apart (a channel slice of a wider tensor keeps the wider stride).
+    ``linear``: dense row-major from ``offset``. ``c4``: ``[N][ceil(C/4)][H][W]`` of vec4 whose
+    batches are ``batch_stride`` elements apart (a channel slice of a wider tensor keeps the wider
+    stride).
     """
 
     storage: Storage
@@ -69,7 +71,8 @@ class View:
 
 
 def c4_dims(shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """(N, ceil(C/4), H, W) of a C4 tensor; leading spatial dims fold into H, a missing one counts as 1.
+    """(N, ceil(C/4), H, W) of a C4 tensor; leading spatial dims fold into H, a missing one counts
+    as 1.
 
     Rank 3 is (N, C, L) -> H = 1, W = L. Rank 5 is (N, C, D, H, W) -> H = D * H.
     """
@@ -94,7 +97,8 @@ class BufferRange:
 
 @dataclass(frozen=True)
 class Dispatch:
-    """One kernel launch. Names are those of the shader's interface, checked against it when planned.
+    """One kernel launch. Names are those of the shader's interface, checked against it when
+    planned.
 
     ``grid`` counts workgroups. ``barrier`` says that earlier dispatches must finish first.
     """
@@ -111,7 +115,8 @@ class Dispatch:
 
 @dataclass(frozen=True)
 class HostSlot:
-    """A tensor that only host steps (or the caller) touch: kept as a numpy array, never on the device."""
+    """A tensor that only host steps (or the caller) touch: kept as a numpy array, never on the
+    device."""
 
     name: str
     shape: tuple[int, ...]
@@ -120,10 +125,11 @@ class HostSlot:
 
 @dataclass(frozen=True)
 class HostStep:
-    """A node computed by numpy between two runs of dispatches; ``compute`` takes and returns arrays.
+    """A node computed by numpy between two runs of dispatches; ``compute`` takes and returns
+    arrays.
 
-    Inputs that are arrays are constants. Views hold the device's four-byte elements: arrays are converted to
-    and from the ONNX dtype at the border.
+    Inputs that are arrays are constants. Views hold the device's four-byte elements: arrays are
+    converted to and from the ONNX dtype at the border.
     """
 
     node: str
@@ -139,7 +145,8 @@ Step: TypeAlias = "Dispatch | HostStep"
 
 @dataclass(frozen=True)
 class Port:
-    """A graph input or output, and where it lies: a linear view, a host slot, or (a folded output) an array.
+    """A graph input or output, and where it lies: a linear view, a host slot, or (a folded output)
+    an array.
 
     ``dtype`` is what the caller sees. An input that nothing reads has ``place`` None.
     """
@@ -152,7 +159,8 @@ class Port:
 
 @dataclass(frozen=True)
 class Plan:
-    """A model at concrete shapes, ready for a device: what to run, on which bytes, in which order."""
+    """A model at concrete shapes, ready for a device: what to run, on which bytes, in which
+    order."""
 
     steps: tuple[Step, ...]
     inputs: tuple[Port, ...]

@@ -32,6 +32,7 @@ vec4 power(vec4 x, vec4 y) {
     result = mix(result, magnitude * magnitude, equal(y, vec4(2.0)));
     result = mix(result, sqrt(magnitude), equal(y, vec4(0.5)));
     result = mix(result, 1.0 / magnitude, equal(y, vec4(-1.0)));
+    result = mix(result, vec4(1.0), equal(magnitude, vec4(1.0))); // where y is infinite
     vec4 signed_result = mix(result, -result, notEqual(floor(y * 0.5) * 2.0, y)); // of odd y, where y is an integer
     vec4 of_negative = mix(intBitsToFloat(ivec4(0x7fc00000)), signed_result, equal(floor(y), y));
     result = mix(result, of_negative, lessThan(x, vec4(0.0)));

@@ -133,5 +133,15 @@ def test_a_missing_barrier_is_reported():
     assert "SYNC-HAZARD-READ-AFTER-WRITE" in messages(MISSING_BARRIER, LAVAPIPE)
 
 
+@pytest.mark.parametrize("copies", ["copies_before_dispatches", "copies_after_dispatches"])
+def test_a_missing_barrier_beside_staging_copies_is_reported(copies):
+    """Shows that the two barriers of a staged run are needed, and watched."""
+    plant = f"""
+from vkconv.device.vulkan.recording import Recorder
+Recorder.{copies} = lambda self, copies: self._copy(copies)
+"""
+    assert "SYNC-HAZARD-READ-AFTER-WRITE" in messages(plant + EVERYTHING, LAVAPIPE, "unified")
+
+
 def test_a_leak_is_reported():
     assert "VUID-vkDestroyDevice-device" in messages(LEAK, LAVAPIPE)

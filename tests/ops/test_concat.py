@@ -30,7 +30,6 @@ CASES = [
     Case("Concat", _parts((2, 3, 4), (2, 5, 4), dtype="float16"), {"axis": 1}),
     Case("Concat", _parts((2, 3), (2, 5)), {"axis": 1}, constant=(1,)),
     Case("Concat", _parts((1, 3), (1, 5)), {"axis": 1}, constant=(0,)),
-    Case("Concat", _parts((2, 3, 4)), {"axis": 1}),
     *(
         Case("Concat", _channels(*channels), {"axis": 1}, layout="c4")
         for channels in [

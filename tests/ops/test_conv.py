@@ -1,4 +1,5 @@
-"""Conv and ConvTranspose: reference against onnxruntime, kernels against reference, kernel selection."""
+"""Conv and ConvTranspose: reference against onnxruntime, kernels against reference, kernel
+selection."""
 
 from __future__ import annotations
 
@@ -13,7 +14,13 @@ from vkconv.ops.conv_kernels import Problem, pack_lanes, pack_tiles, select_kern
 
 
 def conv(
-    x: tuple[int, ...], m: int, kernel: tuple[int, ...], *, group: int = 1, bias: bool = True, **attributes: object
+    x: tuple[int, ...],
+    m: int,
+    kernel: tuple[int, ...],
+    *,
+    group: int = 1,
+    bias: bool = True,
+    **attributes: object,
 ) -> Case:
     """A Conv of constant weights over a random input of shape ``x``."""
     weight = random(m, x[1] // group, *kernel, low=-1, high=1, seed=1)
@@ -21,18 +28,32 @@ def conv(
     if group > 1:
         attributes["group"] = group
     reduction = int(np.prod(weight.shape[1:]))
-    return Case("Conv", inputs, attributes, constant=tuple(range(1, len(inputs))), reduction=reduction)
+    return Case(
+        "Conv", inputs, attributes, constant=tuple(range(1, len(inputs))), reduction=reduction
+    )
 
 
 def transposed(
-    x: tuple[int, ...], m: int, kernel: tuple[int, ...], *, group: int = 1, bias: bool = True, **attributes: object
+    x: tuple[int, ...],
+    m: int,
+    kernel: tuple[int, ...],
+    *,
+    group: int = 1,
+    bias: bool = True,
+    **attributes: object,
 ) -> Case:
     weight = random(x[1], m // group, *kernel, low=-1, high=1, seed=1)
     inputs = (random(*x), weight, random(m, seed=2)) if bias else (random(*x), weight)
     if group > 1:
         attributes["group"] = group
     reduction = x[1] // group * int(np.prod(kernel))
-    return Case("ConvTranspose", inputs, attributes, constant=tuple(range(1, len(inputs))), reduction=reduction)
+    return Case(
+        "ConvTranspose",
+        inputs,
+        attributes,
+        constant=tuple(range(1, len(inputs))),
+        reduction=reduction,
+    )
 
 
 POINTWISE = [
@@ -142,10 +163,14 @@ def test_bad_attributes_are_named(case: Case, message: str) -> None:
         case.types()
 
 
-# --- the pure parts -----------------------------------------------------------------------------------------------
+# --- the pure parts -------------------------------------------------------------------
 
-LAVAPIPE = DeviceCaps(kind="cpu", subgroup_size=8, subgroup_shuffle=True, max_workgroup_invocations=1024)
-SWIFTSHADER = DeviceCaps(kind="cpu", subgroup_size=4, subgroup_shuffle=True, max_workgroup_invocations=256)
+LAVAPIPE = DeviceCaps(
+    kind="cpu", subgroup_size=8, subgroup_shuffle=True, max_workgroup_invocations=1024
+)
+SWIFTSHADER = DeviceCaps(
+    kind="cpu", subgroup_size=4, subgroup_shuffle=True, max_workgroup_invocations=256
+)
 MOBILE = DeviceCaps(kind="integrated", subgroup_size=16, subgroup_shuffle=True)
 
 
@@ -162,10 +187,28 @@ def axis(size: int, kernel: int, stride: int = 1, pad: int = 0) -> Axis:
         (Problem(1, 1, 64, 64, axis(80, 1, 2), axis(80, 1, 2)), LAVAPIPE, "conv2d", 16, True),
         (Problem(1, 1, 64, 64, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "conv2d", 16, True),
         (Problem(1, 1, 64, 3, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "conv2d", 4, False),
-        (Problem(1, 64, 1, 1, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "depthwise_conv2d", 4, False),
-        (Problem(1, 64, 1, 2, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "grouped_conv2d", 4, False),
+        (
+            Problem(1, 64, 1, 1, axis(80, 3, 1, 1), axis(80, 3, 1, 1)),
+            LAVAPIPE,
+            "depthwise_conv2d",
+            4,
+            False,
+        ),
+        (
+            Problem(1, 64, 1, 2, axis(80, 3, 1, 1), axis(80, 3, 1, 1)),
+            LAVAPIPE,
+            "grouped_conv2d",
+            4,
+            False,
+        ),
         (Problem(1, 2, 32, 32, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), MOBILE, "conv2d", 8, False),
-        (Problem(1, 1, 32, 32, axis(8, 2), axis(8, 2), True), LAVAPIPE, "conv_transpose2d", 8, False),
+        (
+            Problem(1, 1, 32, 32, axis(8, 2), axis(8, 2), True),
+            LAVAPIPE,
+            "conv_transpose2d",
+            8,
+            False,
+        ),
     ],
 )
 def test_select_kernel(

@@ -1,4 +1,5 @@
-"""Codes of the element-wise functions in ``shaders/include/activations.glsl`` (a test compares the two)."""
+"""Codes of the element-wise functions in ``shaders/include/activations.glsl`` (a test compares the
+two)."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from enum import IntEnum
 
 
 class Activation(IntEnum):
-    """``ACT_<name>`` of the shader include; ``alpha`` and ``beta`` mean what the comment there says."""
+    """``ACT_<name>`` of the shader include; ``alpha`` and ``beta`` mean what the comment there
+    says."""
 
     NONE = 0
     RELU = 1

@@ -11,7 +11,6 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.activation_codes import Activation
 from vkconv.ops.base import (
     ARITHMETIC,
     FLOATS,
@@ -31,7 +30,6 @@ from vkconv.ops.binary import (
     too_many_dimensions,
 )
 from vkconv.ops.binary_codes import Binary
-from vkconv.ops.unary import lower_unary
 
 
 @operator("Add", since=(1, 6, 7, 13, 14))
@@ -197,24 +195,30 @@ class VariadicOperator(Operator):
     ) -> list[Dispatch]:
         y = outputs[0].on_device
         operands = [broadcast_operand(ctx, x, y) for x in inputs if x is not None]
+        divisor = self.divisor(len(operands))
         if len(operands) == 1:
-            return self.finish(ctx, operands[0], y)
+            return lower_binary(ctx, Binary.MAX, operands[0], operands[0], y)
         steps: list[Dispatch] = []
-        sum_so_far = operands[0]
+        partial = operands[0]
         for i, operand in enumerate(operands[1:], 1):
-            shape = broadcast_shapes(sum_so_far.shape, operand.shape)
-            last = i == len(operands) - 1
-            target = y if last and self.is_exact else _scratch_like(ctx, y, shape, i)
-            steps += lower_binary(ctx, self.function, sum_so_far, operand, target)
-            sum_so_far = target
-        return steps if self.is_exact else steps + self.finish(ctx, sum_so_far, y)
+            last = i == len(operands) - 1 and divisor is None
+            shape = broadcast_shapes(partial.shape, operand.shape)
+            target = y if last else _scratch_like(ctx, y, shape, i)
+            steps += lower_binary(ctx, self.function, partial, operand, target)
+            partial = target
+        if divisor is not None:
+            steps += lower_binary(ctx, Binary.DIV, partial, _scalar(ctx, divisor, y), y)
+        return steps
 
-    #: whether the chain itself is the result
-    is_exact: ClassVar[bool] = True
+    def divisor(self, count: int) -> float | None:
+        """What the chain's value is divided by in the end."""
+        return None
 
-    def finish(self, ctx: Lowering, x: View, y: View) -> list[Dispatch]:
-        """y from the chain's value, or from the only input."""
-        return lower_binary(ctx, Binary.MAX, x, x, y) if y.is_integer else lower_unary(ctx, x, y, Activation.NONE)
+
+def _scalar(ctx: Lowering, value: float, y: View) -> View:
+    """A constant of one element in the layout and rank of y."""
+    storage = ctx.constant(np.array([value, 0, 0, 0], np.float32), "scalar").storage
+    return View(storage, (1,) * len(y.shape), "float32", y.layout, 0, 4)
 
 
 def _scratch_like(ctx: Lowering, y: View, shape: tuple[int, ...], index: int) -> View:
@@ -267,7 +271,9 @@ class Mean(VariadicOperator):
 
     device_dtypes: ClassVar[frozenset[str]] = FLOATS
     function: ClassVar[Binary] = Binary.ADD
-    is_exact: ClassVar[bool] = False
+
+    def divisor(self, count: int) -> float | None:
+        return float(count)
 
     def reference(self, *inputs: Array) -> Array:
         total = _fold(np.add, [in_float32(x) for x in inputs])

@@ -1,7 +1,9 @@
-"""What an operator is: attributes, infer, reference, layout, view or lower; and the registry of all of them.
+"""What an operator is: attributes, infer, reference, layout, view or lower; and the registry of
+all of them.
 
-Operators never touch a device. ``lower`` returns dispatches: data that names a kernel, its buffers as views, its
-push and specialization constants. The planner behind ``Lowering`` turns views into descriptor ranges.
+Operators never touch a device. ``lower`` returns dispatches: data that names a kernel, its buffers
+as views, its push and specialization constants. The planner behind ``Lowering`` turns views into
+descriptor ranges.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ NEWEST_OPSET = 28
 FLOATS = frozenset({"float32", "float16"})
 #: types whose values fit the device's int32
 INTEGERS = frozenset({"int32", "int64", "int16", "int8", "uint16", "uint8", "bool"})
-#: integer types whose arithmetic on the device is exact: int64 could overflow int32 unseen, and narrow types
-#: would have to wrap around
+#: integer types whose arithmetic on the device is exact: int64 could overflow int32 unseen, and
+#: narrow types would have to wrap around
 ARITHMETIC = FLOATS | {"int32"}
 DEVICE_DTYPES = FLOATS | INTEGERS
 
@@ -37,7 +39,8 @@ Arrays = Any  # one array, or a tuple of arrays, one per output
 class UnknownShapeError(Exception):
     """The output's shape depends on the contents of a tensor that only a run can know.
 
-    ``value`` is the input whose contents would settle it; None when the operator has to be run to know.
+    ``value`` is the input whose contents would settle it; None when the operator has to be run to
+    know.
     """
 
     def __init__(self, message: str, value: Value | None = None) -> None:
@@ -51,7 +54,8 @@ class DimensionsError(ValueError):
 
 @dataclass(frozen=True)
 class Tensor:
-    """An operand of ``lower``: its IR value and, unless it is a constant, its view on the device."""
+    """An operand of ``lower``: its IR value and, unless it is a constant, its view on the
+    device."""
 
     value: Value
     view: View | None
@@ -92,9 +96,10 @@ class Lowering(Protocol):
     ) -> Dispatch:
         """A checked dispatch. ``grid`` counts workgroups.
 
-        Filled in here: the ``access`` axis when the kernel has one and it is not given; for every buffer ``b`` the
-        push constants ``b_offset`` (in elements of the shader's declaration: vec4 or scalar) and ``b_batch`` (batch
-        stride of a C4 view, likewise) when the shader declares them. A buffer given as None is bound to a dummy.
+        Filled in here: the ``access`` axis when the kernel has one and it is not given; for every
+        buffer ``b`` the push constants ``b_offset`` (in elements of the shader's declaration: vec4
+        or scalar) and ``b_batch`` (batch stride of a C4 view, likewise) when the shader declares
+        them. A buffer given as None is bound to a dummy.
         """
         ...
 
@@ -105,8 +110,8 @@ class Lowering(Protocol):
     def prepack(
         self, source: Array | tuple[Array, ...], tag: str, pack: Callable[[], Array]
     ) -> View:
-        """As ``constant(pack(), tag)``, computed once for each (source arrays, tag) however often the model is
-        planned again for other shapes."""
+        """As ``constant(pack(), tag)``, computed once for each (source arrays, tag) however often
+        the model is planned again for other shapes."""
         ...
 
     def operand(self, tensor: Tensor, layout: Layout) -> View:
@@ -119,7 +124,8 @@ class Lowering(Protocol):
 
 
 class Operator:
-    """Base of all operators. Subclasses are dataclasses whose fields are the ONNX attributes with their defaults.
+    """Base of all operators. Subclasses are dataclasses whose fields are the ONNX attributes with
+    their defaults.
 
     ``version`` is the newest entry of ``since`` that is not above the opset the node is read at.
     """
@@ -143,8 +149,9 @@ class Operator:
     output_count: int = 1
 
     def infer(self, *inputs: Any) -> Types:
-        """Types of the outputs from input Values (``.dims``, ``.dtype``, ``.array`` when constant; None when
-        omitted). Raises InvalidModelError (without the node's name, which is added) or UnknownShapeError."""
+        """Types of the outputs from input Values (``.dims``, ``.dtype``, ``.array`` when constant;
+        None when omitted). Raises InvalidModelError (without the node's name, which is added) or
+        UnknownShapeError."""
         raise NotImplementedError
 
     def reference(self, *inputs: Any) -> Arrays:
@@ -160,17 +167,20 @@ class Operator:
         return "linear"
 
     def view(self, x: View, outputs: Sequence[Value]) -> tuple[View, ...] | None:
-        """Outputs as views of the first input's storage, when nothing has to be computed or moved."""
+        """Outputs as views of the first input's storage, when nothing has to be computed or
+        moved."""
         return None
 
     def place(self, y: View, inputs: Sequence[Value | None]) -> tuple[View | None, ...] | None:
-        """Where inputs may be written directly inside the output (concat); None for those that must be copied."""
+        """Where inputs may be written directly inside the output (concat); None for those that
+        must be copied."""
         return None
 
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
     ) -> list[Dispatch]:
-        """The dispatches that compute the outputs. Inputs and outputs have the layout that ``layout`` chose."""
+        """The dispatches that compute the outputs. Inputs and outputs have the layout that
+        ``layout`` chose."""
         raise NotImplementedError
 
     def flops(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> int:
@@ -188,19 +198,17 @@ REGISTRY: dict[tuple[str, str], type[Operator]] = {}
 T = TypeVar("T", bound=type)
 
 
-def operator(
-    op_type: str, *, since: tuple[int, ...], domain: str = ""
-) -> Callable[[T], T]:
+def operator(op_type: str, *, since: tuple[int, ...], domain: str = "") -> Callable[[T], T]:
     """Class decorator: makes a dataclass of the operator and registers it for (domain, op_type)."""
 
     def register(cls: T) -> T:
         key = (domain, op_type)
         if key in REGISTRY:
             raise ValueError(f"operator {op_type} of domain '{domain}' is registered twice")
-        made = dataclass(eq=False)(cls)
+        made: Any = dataclass(eq=False)(cls)
         made.op_type, made.domain, made.since = op_type, domain, since
         REGISTRY[key] = made
-        return made
+        return cls
 
     return register
 
@@ -211,7 +219,8 @@ def find_operator(node: Node) -> type[Operator] | None:
 
 
 def create(node: Node) -> Operator:
-    """The operator of a node with its attributes set. Raises InvalidModelError on attributes that don't fit."""
+    """The operator of a node with its attributes set. Raises InvalidModelError on attributes that
+    don't fit."""
     cls = find_operator(node)
     if cls is None:
         raise KeyError(f"no operator {node.op_type} in domain '{node.domain}'")
@@ -240,8 +249,9 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "float": lambda v: isinstance(v, (int, float)),
     "str": lambda v: isinstance(v, str),
     "tuple[int, ...]": lambda v: isinstance(v, tuple) and all(isinstance(i, int) for i in v),
-    "tuple[float, ...]": lambda v: isinstance(v, tuple)
-    and all(isinstance(i, (int, float)) for i in v),
+    "tuple[float, ...]": lambda v: (
+        isinstance(v, tuple) and all(isinstance(i, (int, float)) for i in v)
+    ),
     "tuple[str, ...]": lambda v: isinstance(v, tuple) and all(isinstance(i, str) for i in v),
     "Array": lambda v: isinstance(v, np.ndarray),
 }
@@ -251,17 +261,21 @@ def _checked(node: Node, name: str, value: Any, annotation: str) -> Any:
     kinds = [k.strip() for k in annotation.split("|") if k.strip() != "None"]
     if not any(_ACCEPTED[k](value) for k in kinds):
         raise InvalidModelError(
-            f"{node}: attribute '{name}' should be {' or '.join(kinds)}, not {type(value).__name__} {value!r:.60}"
+            f"{node}: attribute '{name}' should be {' or '.join(kinds)}, "
+            f"not {type(value).__name__} {value!r:.60}"
         )
     return value
 
 
 def infer_types(op: Operator, node: Node) -> tuple[TensorType, ...]:
-    """The node's output types. Every InvalidModelError names the node; the number of inputs is checked."""
+    """The node's output types. Every InvalidModelError names the node; the number of inputs is
+    checked."""
     try:
         inspect.signature(op.infer).bind(*node.inputs)
     except TypeError:
-        raise InvalidModelError(f"{node} has {len(node.inputs)} inputs, which {node.op_type} does not take") from None
+        raise InvalidModelError(
+            f"{node} has {len(node.inputs)} inputs, which {node.op_type} does not take"
+        ) from None
     try:
         types = op.infer(*node.inputs)
     except InvalidModelError as error:
@@ -275,18 +289,22 @@ def as_tuple(result: Arrays) -> tuple[Array, ...]:
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 
-# --- pieces that many operators share -------------------------------------------------------------------------
+# --- pieces that many operators share -------------------------------------------------
 
 
 def normalise_axis(axis: int, rank: int) -> int:
-    """ONNX axes count from the end when negative. Raises InvalidModelError outside [-rank, rank)."""
+    """ONNX axes count from the end when negative. Raises InvalidModelError outside [-rank,
+    rank)."""
     if not -rank <= axis < rank:
-        raise InvalidModelError(f"axis {axis} is outside [{-rank}, {rank - 1}] for a tensor of rank {rank}")
+        raise InvalidModelError(
+            f"axis {axis} is outside [{-rank}, {rank - 1}] for a tensor of rank {rank}"
+        )
     return axis + rank if axis < 0 else axis
 
 
 def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
-    """Numpy's broadcasting rule, which ONNX has too (multidirectional). Raises InvalidModelError."""
+    """Numpy's broadcasting rule, which ONNX has too (multidirectional). Raises
+    InvalidModelError."""
     try:
         return tuple(np.broadcast_shapes(*[tuple(s) for s in shapes]))
     except ValueError:
@@ -296,7 +314,8 @@ def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
 
 
 def known_ints(value: Value | None, what: str) -> tuple[int, ...] | None:
-    """The integers of a shape-like input; None when omitted. Raises UnknownShapeError when no constant."""
+    """The integers of a shape-like input; None when omitted. Raises UnknownShapeError when no
+    constant."""
     if value is None:
         return None
     if value.array is None:
@@ -305,7 +324,8 @@ def known_ints(value: Value | None, what: str) -> tuple[int, ...] | None:
 
 
 def elementwise_layout(inputs: Sequence[Value | None], output: Value) -> Layout:
-    """C4 when a full-sized input has it already and the others broadcast against it in C4; else linear."""
+    """C4 when a full-sized input has it already and the others broadcast against it in C4; else
+    linear."""
     rank = len(output.dims)
     tensors = [v for v in inputs if v is not None and not v.is_constant]
     full = any(v.layout == "c4" and v.dims == output.dims for v in tensors)
@@ -322,5 +342,3 @@ def is_c4(inputs: Sequence[Value | None]) -> bool:
 
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
-
-

@@ -120,10 +120,8 @@ def lower_binary(ctx: Lowering, function: Binary, a: View, b: View, y: View) -> 
             walk, splats = quarter
             axes["width"] = "vec4"
         walk = walk.padded()
-    lane_dimensions = 1
-    while lane_dimensions < 3 and prod(walk.size[-lane_dimensions:]) < 16:
-        lane_dimensions += 1
-    rows = KERNEL_DIMENSIONS - lane_dimensions
+    over_lanes = lane_dimensions(walk)
+    rows = KERNEL_DIMENSIONS - over_lanes
     width = prod(walk.size[rows:])
     size = lanes(ctx.caps, width)
     return [
@@ -140,7 +138,7 @@ def lower_binary(ctx: Lowering, function: Binary, a: View, b: View, y: View) -> 
             {
                 "local_size_x": size,
                 "kind": int(function),
-                "lane_dimensions": lane_dimensions,
+                "lane_dimensions": over_lanes,
                 "a_splat": int(splats[0]),
                 "b_splat": int(splats[1]),
                 "masked": int(masked),
@@ -149,6 +147,14 @@ def lower_binary(ctx: Lowering, function: Binary, a: View, b: View, y: View) -> 
             **axes,
         )
     ]
+
+
+def lane_dimensions(walk: Walk) -> int:
+    """How many of the last dimensions run over the lanes: more of them where the innermost are short."""
+    count = 1
+    while count < 3 and prod(walk.size[-count:]) < 16:
+        count += 1
+    return count
 
 
 def _in_vec4s(

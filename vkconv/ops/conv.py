@@ -1,10 +1,11 @@
-"""Conv: convolution over one to three spatial axes, with groups; and its fused form, which passes make."""
+"""Conv: convolution over one to three spatial axes, with groups; and its fused form, which passes
+make."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,7 +39,8 @@ class Convolution(Operator):
         out_channels, group_channels = weight.dims[:2]
         if self.group < 1 or out_channels % self.group or group_channels * self.group != x.dims[1]:
             raise InvalidModelError(
-                f"input of {x.dims[1]} channels, weights of shape {weight.dims} and group {self.group} do not fit"
+                f"input of {x.dims[1]} channels, weights of shape {weight.dims} and "
+                f"group {self.group} do not fit"
             )
         if bias is not None and bias.dims != (out_channels,):
             raise InvalidModelError(f"bias has shape {bias.dims}, expected ({out_channels},)")
@@ -92,7 +94,8 @@ class Conv(Convolution):
 
 @operator("Conv", since=(1,), domain="vkconv")
 class FusedConv(Convolution):
-    """Conv with an epilogue: activation(conv + r), or activation(conv) + r when ``residual`` is "last"."""
+    """Conv with an epilogue: activation(conv + r), or activation(conv) + r when ``residual`` is
+    "last"."""
 
     auto_pad: str = "NOTSET"
     dilations: tuple[int, ...] | None = None
@@ -136,7 +139,8 @@ class FusedConv(Convolution):
 def convolve(
     x: Array, weight: Array, bias: Array | None, axes: Sequence[Axis], group: int
 ) -> Array:
-    """The sum over taps: each tap is a strided slice of the padded input times its matrix of weights."""
+    """The sum over taps: each tap is a strided slice of the padded input times its matrix of
+    weights."""
     n, channels = x.shape[:2]
     out_channels = weight.shape[0]
     spatial = tuple(a.out for a in axes)
@@ -146,17 +150,21 @@ def convolve(
     # negative padding crops
     crop = tuple(slice(-min(a.begin, 0), None) for a in axes)
     padded = padded[(slice(None), slice(None), *crop)]
-    grouped = padded.reshape(n, group, channels // group, *padded.shape[2:])
-    kernels = weight.astype(work, copy=False).reshape(group, out_channels // group, channels // group, *weight.shape[2:])
+    grouped: Array = padded.reshape(n, group, channels // group, *padded.shape[2:])
+    kernels: Array = weight.astype(work, copy=False).reshape(
+        group, out_channels // group, channels // group, *weight.shape[2:]
+    )
     count = int(np.prod(spatial))
-    total = np.zeros((n, group, out_channels // group, count), work)
+    total: Array = np.zeros((n, group, out_channels // group, count), work)
     for tap in product(*(range(a.kernel) for a in axes)):
-        window = tuple(
+        window: tuple[Any, ...] = tuple(
             slice(k * a.dilation, k * a.dilation + (a.out - 1) * a.stride + 1, a.stride)
             for a, k in zip(axes, tap, strict=True)
         )
-        part = grouped[(slice(None), slice(None), slice(None), *window)]
-        total += kernels[(slice(None), slice(None), slice(None), *tap)] @ part.reshape(n, group, channels // group, count)
+        part: Array = grouped[(..., *window)].reshape(n, group, channels // group, count)
+        index: tuple[Any, ...] = (..., *tap)
+        matrix: Array = kernels[index]
+        total += matrix @ part
     y = total.reshape(n, out_channels, *spatial)
     if bias is not None:
         y = y + bias.astype(work, copy=False).reshape(-1, *[1] * len(spatial))

@@ -25,22 +25,30 @@ class Axis:
     end: int
 
 
-def per_axis(name: str, values: Sequence[int] | None, count: int, default: int, least: int) -> tuple[int, ...]:
+def per_axis(
+    name: str, values: Sequence[int] | None, count: int, default: int, least: int
+) -> tuple[int, ...]:
     """An attribute with one number per axis; missing or empty means ``default`` everywhere."""
     if not values:
         return (default,) * count
     if len(values) != count or min(values) < least:
-        raise InvalidModelError(f"attribute '{name}' is {list(values)}; expected {count} numbers >= {least}")
+        raise InvalidModelError(
+            f"attribute '{name}' is {list(values)}; expected {count} numbers >= {least}"
+        )
     return tuple(values)
 
 
 def check_operands(x: Value, weight: Value, kernel_shape: Sequence[int] | None) -> tuple[int, ...]:
     """Ranks and kernel_shape agree; returns the kernel's spatial shape."""
     if len(x.dims) < 3 or len(weight.dims) != len(x.dims):
-        raise InvalidModelError(f"input of shape {x.dims} and weights of shape {weight.dims} do not fit each other")
+        raise InvalidModelError(
+            f"input of shape {x.dims} and weights of shape {weight.dims} do not fit each other"
+        )
     kernel = weight.dims[2:]
     if kernel_shape and tuple(kernel_shape) != kernel:
-        raise InvalidModelError(f"attribute 'kernel_shape' is {list(kernel_shape)}, the weights have {list(kernel)}")
+        raise InvalidModelError(
+            f"attribute 'kernel_shape' is {list(kernel_shape)}, the weights have {list(kernel)}"
+        )
     if min(kernel) < 1 or min(weight.dims) < 1:
         raise InvalidModelError(f"weights of shape {weight.dims} are empty")
     return kernel
@@ -54,7 +62,8 @@ def conv_axes(
     dilations: Sequence[int] | None,
     auto_pad: str,
 ) -> tuple[Axis, ...]:
-    """out = floor((in + pads - extent) / stride) + 1; SAME_*: ceil(in / stride). Raises InvalidModelError."""
+    """Sizes: out = floor((in + pads - extent) / stride) + 1; SAME_*: ceil(in / stride). Raises
+    InvalidModelError."""
     rank = len(sizes)
     stride = per_axis("strides", strides, rank, 1, 1)
     dilation = per_axis("dilations", dilations, rank, 1, 1)
@@ -72,9 +81,12 @@ def conv_axes(
         room = size + begin + end - extent
         if room < 0:
             raise InvalidModelError(
-                f"a kernel of extent {extent} does not fit into size {size} padded by ({begin}, {end})"
+                f"a kernel of extent {extent} does not fit into size {size} padded by "
+                f"({begin}, {end})"
             )
-        axes.append(Axis(size, room // stride[i] + 1, kernel[i], stride[i], dilation[i], begin, end))
+        axes.append(
+            Axis(size, room // stride[i] + 1, kernel[i], stride[i], dilation[i], begin, end)
+        )
     return tuple(axes)
 
 
@@ -88,11 +100,12 @@ def transpose_axes(
     output_padding: Sequence[int] | None,
     output_shape: Sequence[int] | None,
 ) -> tuple[Axis, ...]:
-    """out = stride (in - 1) + output_padding + extent - pads, or pads from ``output_shape`` and ``auto_pad``.
+    """Sizes: out = stride (in - 1) + output_padding + extent - pads, or pads from ``output_shape`` and
+    ``auto_pad``.
 
-    As the standard's ConvTranspose says: with output_shape, total padding = stride (in - 1) + output_padding + extent -
-    output_shape, the odd one at the end for SAME_UPPER and at the beginning otherwise; SAME_* without output_shape means
-    output_shape = in * stride.
+    As the standard's ConvTranspose says: with output_shape, total padding = stride (in - 1) +
+    output_padding + extent - output_shape, the odd one at the end for SAME_UPPER and at the
+    beginning otherwise; SAME_* without output_shape means output_shape = in * stride.
     """
     rank = len(sizes)
     stride = per_axis("strides", strides, rank, 1, 1)
@@ -117,6 +130,8 @@ def transpose_axes(
             end = full - wanted[i] - begin
         out = full - begin - end
         if out < 1:
-            raise InvalidModelError(f"padding ({begin}, {end}) leaves nothing of an output of size {full}")
+            raise InvalidModelError(
+                f"padding ({begin}, {end}) leaves nothing of an output of size {full}"
+            )
         axes.append(Axis(size, out, kernel[i], stride[i], dilation[i], begin, end))
     return tuple(axes)

@@ -1,4 +1,5 @@
-"""Kernels of the convolution family: which one for which shape, how weights are packed, the dispatch.
+"""Kernels of the convolution family: which one for which shape, how weights are packed, the
+dispatch.
 
 ``select_kernel`` is pure and knows nothing but shapes and device facts.
 """
@@ -52,7 +53,9 @@ class Problem:
 
     @property
     def is_depthwise(self) -> bool:
-        return self.groups > 1 and self.in_channels == self.out_channels == 1 and not self.transposed
+        return (
+            self.groups > 1 and self.in_channels == self.out_channels == 1 and not self.transposed
+        )
 
     @property
     def has_whole_groups(self) -> bool:
@@ -61,7 +64,8 @@ class Problem:
 
 @dataclass(frozen=True)
 class Choice:
-    """A kernel and its tile: output channels (rows for depthwise) and pixels of one invocation, lanes of a group."""
+    """A kernel and its tile: output channels (rows for depthwise) and pixels of one invocation,
+    lanes of a group."""
 
     kernel: str
     output_tile: int
@@ -73,8 +77,9 @@ class Choice:
 def select_kernel(problem: Problem, caps: DeviceCaps) -> Choice:
     """The kernel for a shape on a device, by rule.
 
-    On CPU drivers (measured on lavapipe): 16 x 4 sums an invocation, groups of 8 lanes (one SIMD register), weights
-    spread by shuffles. Elsewhere: 8 x 4 sums, which mobile GPUs keep in registers, and groups of 64.
+    On CPU drivers (measured on lavapipe): 16 x 4 sums an invocation, groups of 8 lanes (one SIMD
+    register), weights spread by shuffles. Elsewhere: 8 x 4 sums, which mobile GPUs keep in
+    registers, and groups of 64.
     """
     cpu = caps.kind == "cpu"
     lanes = min(8 if cpu else 64, caps.max_workgroup_invocations, caps.max_workgroup_size[0])
@@ -95,7 +100,8 @@ def select_kernel(problem: Problem, caps: DeviceCaps) -> Choice:
 
 
 def _depthwise_rows(problem: Problem) -> int:
-    """Output rows an invocation computes: more reuse of input rows, until code and registers grow too large."""
+    """Output rows an invocation computes: more reuse of input rows, until code and registers grow
+    too large."""
     taps = problem.y.kernel * problem.x.kernel
     if problem.y.out < 4 or taps > 49:
         return 1
@@ -114,12 +120,12 @@ def _pixels(problem: Problem, lanes: int) -> int:
     return best
 
 
-# --- weights ----------------------------------------------------------------------------------------------------
+# --- weights --------------------------------------------------------------------------
 
 
 def pack_tiles(weight: Array, bias: Array | None, groups: int, tile: int) -> Array:
-    """(M, C/group, taps...) to ``[group][tile of outputs][bias | input block][tap][output][4 inputs]``, as the tiled
-    kernels read it: per tile first its biases, then the weights."""
+    """(M, C/group, taps...) to ``[group][tile of outputs][bias | input block][tap][output][4
+    inputs]``, as the tiled kernels read it: per tile first its biases, then the weights."""
     out_channels, in_channels = weight.shape[:2]
     kernels = weight.reshape(groups, out_channels // groups, in_channels, -1).astype(np.float32)
     kernels = pad_axis(pad_axis(kernels, 1, tile), 2, 4)
@@ -134,7 +140,8 @@ def pack_tiles(weight: Array, bias: Array | None, groups: int, tile: int) -> Arr
 
 
 def pack_lanes(weight: Array, bias: Array | None) -> Array:
-    """(M, C/group, taps...) to ``[block of 4 outputs][bias | input, tap][4 outputs]``: depthwise and grouped kernels."""
+    """(M, C/group, taps...) to ``[block of 4 outputs][bias | input, tap][4 outputs]``: depthwise
+    and grouped kernels."""
     out_channels = weight.shape[0]
     rows = np.zeros((out_channels, 1 + int(np.prod(weight.shape[1:]))), np.float32)
     rows[:, 1:] = weight.reshape(out_channels, -1)
@@ -144,7 +151,7 @@ def pack_lanes(weight: Array, bias: Array | None) -> Array:
     return np.ascontiguousarray(rows.reshape(-1, 4, rows.shape[1]).transpose(0, 2, 1))
 
 
-# --- dispatch ---------------------------------------------------------------------------------------------------
+# --- dispatch -------------------------------------------------------------------------
 
 
 def lower_conv(
@@ -159,7 +166,8 @@ def lower_conv(
     *,
     transposed: bool = False,
 ) -> list[Dispatch]:
-    """One dispatch for a 1-D or 2-D convolution in C4 with constant weights (M, C/group, kernel...)."""
+    """One dispatch for a 1-D or 2-D convolution in C4 with constant weights (M, C/group,
+    kernel...)."""
     if 0 in y.shape:
         return []
     axis_y = Axis(1, 1, 1, 1, 1, 0, 0) if len(axes) == 1 else axes[0]
@@ -174,7 +182,9 @@ def lower_conv(
     plain = _out_first(array, groups) if transposed else array
     if tiled:
         tag = f"conv tiles {groups} {choice.output_tile} {transposed}"
-        weights = ctx.prepack(sources, tag, lambda: pack_tiles(plain, bias_array, groups, choice.output_tile))
+        weights = ctx.prepack(
+            sources, tag, lambda: pack_tiles(plain, bias_array, groups, choice.output_tile)
+        )
     else:
         tag = f"conv lanes {groups} {transposed}"
         weights = ctx.prepack(sources, tag, lambda: pack_lanes(plain, bias_array))
@@ -192,7 +202,11 @@ def lower_conv(
     if epilogue.residual_tensor is not None:
         residual = ctx.operand(epilogue.residual_tensor, "c4")
     buffers = {"x": ctx.operand(x, "c4"), "weights": weights, "residual": residual, "y": view}
-    shuffle = {} if choice.kernel not in ("conv2d_1x1", "conv2d") else {"shuffle": "on" if choice.shuffle else "off"}
+    shuffle = (
+        {}
+        if choice.kernel not in ("conv2d_1x1", "conv2d")
+        else {"shuffle": "on" if choice.shuffle else "off"}
+    )
     return [ctx.dispatch(choice.kernel, buffers, push, spec, _grid(problem, choice), **shuffle)]
 
 
@@ -200,7 +214,9 @@ def _out_first(weight: Array, groups: int) -> Array:
     """ConvTranspose's weights (C, M/group, kernel...) as (M, C/group, kernel...)."""
     channels, group_out = weight.shape[:2]
     split = weight.reshape(groups, channels // groups, group_out, *weight.shape[2:])
-    return np.swapaxes(split, 1, 2).reshape(groups * group_out, channels // groups, *weight.shape[2:])
+    return np.swapaxes(split, 1, 2).reshape(
+        groups * group_out, channels // groups, *weight.shape[2:]
+    )
 
 
 def _tiles(problem: Problem, choice: Choice) -> int:
@@ -226,7 +242,11 @@ def _push(problem: Problem, choice: Choice, y: View) -> dict[str, int | float]:
     }
     if choice.kernel == "depthwise_conv2d":
         return maps
-    rows: dict[str, int | float] = {"kernel_h": ay.kernel, "stride_y": ay.stride, "dilation_y": ay.dilation}
+    rows: dict[str, int | float] = {
+        "kernel_h": ay.kernel,
+        "stride_y": ay.stride,
+        "dilation_y": ay.dilation,
+    }
     if choice.kernel == "conv2d":
         return blocks | maps | rows
     columns = {"kernel_w": ax.kernel, "stride_x": ax.stride, "dilation_x": ax.dilation}

@@ -1,10 +1,11 @@
-"""ConvTranspose: transposed convolution over one to three spatial axes; and its fused form, which passes make."""
+"""ConvTranspose: transposed convolution over one to three spatial axes; and its fused form, which
+passes make."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,10 +50,13 @@ class TransposedConvolution(Operator):
         channels, group_out = weight.dims[:2]
         if self.group < 1 or channels != x.dims[1] or channels % self.group:
             raise InvalidModelError(
-                f"input of {x.dims[1]} channels, weights of shape {weight.dims} and group {self.group} do not fit"
+                f"input of {x.dims[1]} channels, weights of shape {weight.dims} and "
+                f"group {self.group} do not fit"
             )
         if bias is not None and bias.dims != (group_out * self.group,):
-            raise InvalidModelError(f"bias has shape {bias.dims}, expected ({group_out * self.group},)")
+            raise InvalidModelError(
+                f"bias has shape {bias.dims}, expected ({group_out * self.group},)"
+            )
         spatial = tuple(a.out for a in self.axes(x.dims, weight.dims))
         return TensorType(x.dtype, (x.dims[0], group_out * self.group, *spatial))
 
@@ -137,15 +141,19 @@ def scatter(x: Array, weight: Array, bias: Array | None, axes: Sequence[Axis], g
     work = np.float64 if x.dtype == np.float64 else np.float32
     # everything any tap can reach, from the full output's origin
     full = [
-        max((a.size - 1) * a.stride + (a.kernel - 1) * a.dilation + 1, a.begin + a.out) for a in axes
+        max((a.size - 1) * a.stride + (a.kernel - 1) * a.dilation + 1, a.begin + a.out)
+        for a in axes
     ]
-    total = np.zeros((n, group, group_out, *full), work)
-    inputs = x.astype(work, copy=False).reshape(n, group, channels // group, -1)
-    kernels = weight.astype(work, copy=False).reshape(group, channels // group, group_out, *weight.shape[2:])
+    total: Array = np.zeros((n, group, group_out, *full), work)
+    inputs: Array = x.astype(work, copy=False).reshape(n, group, channels // group, -1)
+    kernels: Array = weight.astype(work, copy=False).reshape(
+        group, channels // group, group_out, *weight.shape[2:]
+    )
     for tap in product(*(range(a.kernel) for a in axes)):
-        matrix = np.swapaxes(kernels[(slice(None), slice(None), slice(None), *tap)], 1, 2)
+        index: tuple[Any, ...] = (..., *tap)
+        matrix: Array = np.swapaxes(kernels[index], 1, 2)
         part = (matrix @ inputs).reshape(n, group, group_out, *x.shape[2:])
-        place = tuple(
+        place: tuple[Any, ...] = tuple(
             slice(k * a.dilation, k * a.dilation + (a.size - 1) * a.stride + 1, a.stride)
             for a, k in zip(axes, tap, strict=True)
         )
@@ -153,7 +161,7 @@ def scatter(x: Array, weight: Array, bias: Array | None, axes: Sequence[Axis], g
     # negative padding keeps positions before the origin, which no tap reaches
     before = [(0, 0)] * 3 + [(max(-a.begin, 0), 0) for a in axes]
     total = np.pad(total, before)
-    cut = tuple(slice(max(a.begin, 0), max(a.begin, 0) + a.out) for a in axes)
+    cut: tuple[Any, ...] = tuple(slice(max(a.begin, 0), max(a.begin, 0) + a.out) for a in axes)
     y = total[(..., *cut)].reshape(n, group * group_out, *(a.out for a in axes))
     if bias is not None:
         y = y + bias.astype(work, copy=False).reshape(-1, *[1] * len(axes))

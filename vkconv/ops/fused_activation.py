@@ -1,6 +1,9 @@
-"""The activation of a fused node by numpy: the same operator that fusion absorbed, applied to its input."""
+"""The activation of a fused node by numpy: the same operator that fusion absorbed, applied to its
+input."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -44,13 +47,14 @@ def apply_activation(kind: Activation, x: Array, alpha: float, beta: float) -> A
     if kind == Activation.NONE:
         return x
     if kind == Activation.CLIP:
-        return np.minimum(np.maximum(x, x.dtype.type(alpha)), x.dtype.type(beta))
+        return np.asarray(np.clip(x, x.dtype.type(alpha), x.dtype.type(beta)))
+    attributes: dict[str, Any]
     if kind == Activation.GELU_TANH:
         op_type, attributes = "Gelu", {"approximate": "tanh"}
     else:
         op_type, names = _OPERATORS[kind]
-        attributes = dict(zip(names, (alpha, beta), strict=False))  # type: ignore[arg-type]
-    cls = REGISTRY[("", op_type)]
+        attributes = dict(zip(names, (alpha, beta), strict=False))
+    cls: Any = REGISTRY[("", op_type)]
     made = cls(**attributes)
     made.version = max(cls.since)
     return np.asarray(made.reference(x))

@@ -9,7 +9,8 @@ from vkconv.ir import Array
 
 
 def pack_c4(array: Array) -> Array:
-    """(N, C, spatial...) to ``[N][ceil(C/4)][H][W][4]`` float32, padding channels zero. Rank 2 counts as H = W = 1."""
+    """(N, C, spatial...) to ``[N][ceil(C/4)][H][W][4]`` float32, padding channels zero. Rank 2
+    counts as H = W = 1."""
     n, c4, h, w = c4_dims(array.shape)
     channels = array.shape[1]
     padded = np.zeros((n, c4 * 4, h, w), np.float32)

@@ -53,8 +53,10 @@ class _Resizing(Operator):
         roi, sampling = self.region(len(shape), *rest), self.sampling()
         found: dict[int, AxisTable] = {}
         for axis, size in enumerate(shape):
-            if size == 0 or out[axis] == 0:
+            crops = sampling.coordinates == "tf_crop_and_resize"
+            if size == 0 or out[axis] == 0 or (scales[axis] == 1 and not crops):
                 continue
+            # (tf_half_pixel_for_nn would move an axis of scale 1 by half a pixel otherwise)
             table = axis_table(size, out[axis], scales[axis], roi[axis], sampling)
             if size != out[axis] or not table.is_identity:
                 found[axis] = table

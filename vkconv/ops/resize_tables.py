@@ -124,10 +124,11 @@ def _coordinates(
         return start * last + x * (end - start) * last / np.float32(out - 1)
     if mode == "pytorch_half_pixel" and out == 1:
         return x * 0
-    at: Array = (x + half) / scale - half
+    offset = np.float32(0)
     if mode == "half_pixel_symmetric":
         adjustment = np.float32(out) / (scale * np.float32(size))
-        at = np.float32(size) / np.float32(2) * (one - adjustment) + at
+        offset = np.float32(size) / np.float32(2) * (one - adjustment)
+    at: Array = offset + (x + half) / scale - half
     return at
 
 
