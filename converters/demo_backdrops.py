@@ -160,9 +160,7 @@ def _landscape(rng: np.random.Generator, width: int, height: int, sea: bool) -> 
     picture += (ground - picture) * edge[..., None]
     if not sea and rng.random() < 0.55:
         picture = _flowers(rng, picture, horizon)
-    return Backdrop(
-        picture, "sea" if sea else "land", horizon, light, colors[1], colors[3] / 255.0
-    )
+    return Backdrop(picture, "sea" if sea else "land", horizon, light, colors[1], colors[3] / 255.0)
 
 
 def _flowers(rng: np.random.Generator, picture: np.ndarray, horizon: float) -> np.ndarray:

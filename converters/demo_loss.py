@@ -102,9 +102,8 @@ def detection_loss(
             box_part = box_part + (1 - iou).mean()
             # Where two objects claim one cell the better overlap is written last and stays.
             order = iou.detach().argsort()
-            wanted[picture[order], anchor[order], row[order], column[order]] = (
-                iou.detach().clamp(min=0)[order]
-            )
+            reached = iou.detach().clamp(min=0)[order]
+            wanted[picture[order], anchor[order], row[order], column[order]] = reached
             classes = F.one_hot(targets[item, 1].long(), found.shape[1] - 5).to(found.dtype)
             class_part = class_part + F.binary_cross_entropy_with_logits(found[:, 5:], classes)
         object_part = object_part + weight * F.binary_cross_entropy_with_logits(y[..., 4], wanted)

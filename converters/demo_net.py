@@ -68,9 +68,7 @@ class RepConv(nn.Module):
         self.rbr_dense = branch(kernel)
         self.rbr_1x1 = branch(1)
         same_shape = inputs == outputs and stride == 1
-        self.rbr_identity = (
-            nn.BatchNorm2d(inputs, eps=1e-3, momentum=0.03) if same_shape else None
-        )
+        self.rbr_identity = nn.BatchNorm2d(inputs, eps=1e-3, momentum=0.03) if same_shape else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(b, inputs, h, w) -> (b, outputs, h / stride, w / stride)``."""
@@ -173,7 +171,9 @@ class AnchorHead(nn.Module):
         for y, anchors, stride in zip(raw, ANCHORS, STRIDES, strict=True):
             batch, _, height, width, _ = y.shape
             # Plain numbers, not tensor operations, so that an export holds them as constants.
-            cells = [[(column - 0.5, row - 0.5) for column in range(width)] for row in range(height)]
+            cells = [
+                [(column - 0.5, row - 0.5) for column in range(width)] for row in range(height)
+            ]
             cell, anchor = torch.tensor(cells).to(y), torch.tensor(anchors).to(y)
             xy, wh, scores = y.sigmoid().split((2, 2, self.values - 4), dim=-1)
             xy = (2.0 * xy + cell) * stride

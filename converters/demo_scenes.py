@@ -169,7 +169,7 @@ def _visible(objects: list[Placed], width: int, height: int) -> list[Placed]:
 
 
 def _ground_it(picture: np.ndarray, item: Placed, backdrop: Backdrop) -> None:
-    """The shadow or the reflection that ties an object to what is below it."""
+    """The shadow or the reflection that ties an object to what is below or behind it."""
     alpha = item.drawn.alpha
     rows, columns = alpha.shape
     if item.home == "sea":
@@ -186,15 +186,15 @@ def _ground_it(picture: np.ndarray, item: Placed, backdrop: Backdrop) -> None:
         shadow = 0.42 * np.exp(-(((x / wide) ** 2 + (y / high) ** 2) ** 1.2) * 1.6)
         top = item.top + rows - high * 2.2
         left = item.left + columns / 2 - wide * 1.4
-    else:
+    elif backdrop.ground == "none":
         border = max(2, round(0.08 * max(rows, columns)))
-        padded = np.pad(alpha, border * 2)
-        soft = Image.fromarray((padded * 255).astype(np.uint8))
+        soft = Image.fromarray((np.pad(alpha, border * 2) * 255).astype(np.uint8))
         soft = soft.filter(ImageFilter.GaussianBlur(border * 0.8))
-        strength = 0.4 if backdrop.ground == "none" else 0.0
-        shadow = np.asarray(soft, np.float32) / 255 * strength
+        shadow = np.asarray(soft, np.float32) / 255 * 0.4
         shift_x, shift_y = -backdrop.light[0] * border, -backdrop.light[1] * border
         left, top = item.left - border * 2, item.top - border * 2
+    else:  # in the sky, where nothing is close enough to fall on
+        return
     shadow = shadow.astype(np.float32)
     dark = np.zeros((*shadow.shape, 3), np.float32) + shadow[..., None] * (12, 16, 30)
     _paste(picture, dark.astype(np.float32), shadow, round(left + shift_x), round(top + shift_y))

@@ -67,8 +67,17 @@ def paint_mushroom(s: Sprite, rng: np.random.Generator) -> None:
     flesh = (246, 234, 212)
     thick, wide = rng.uniform(0.2, 0.34), rng.uniform(0.78, 0.98)
     brim, crown = rng.uniform(-0.05, 0.15), rng.uniform(-0.95, -0.7)
-    stem = rounded([(-thick * 0.8, brim - 0.1), (thick * 0.8, brim - 0.1), (thick * 0.9, 0.5),
-                    (thick * 1.45, 1.05), (-thick * 1.45, 1.05), (-thick * 0.9, 0.5)], 3)
+    stem = rounded(
+        [
+            (-thick * 0.8, brim - 0.1),
+            (thick * 0.8, brim - 0.1),
+            (thick * 0.9, 0.5),
+            (thick * 1.45, 1.05),
+            (-thick * 1.45, 1.05),
+            (-thick * 0.9, 0.5),
+        ],
+        3,
+    )
     s.body(stem, flesh)
     with s.inside(stem):
         s.detail(s.box(thick * 0.25, brim, 1, 1.1), (*WOOD, 60))
@@ -76,15 +85,33 @@ def paint_mushroom(s: Sprite, rng: np.random.Generator) -> None:
     s.body(s.oval(0, brim, wide * 0.9, 0.17), mix(flesh, WOOD, 0.25))
     for x in np.linspace(-0.7, 0.7, 9):
         s.stroke([(x * 0.4, brim + 0.1), (x * wide, brim)], 0.015, (*WOOD, 120))
-    dome = rounded([(-wide, brim + 0.06), (-wide, brim + 0.06), (-wide * 0.95, brim - 0.35),
-                    (-wide * 0.5, crown), (wide * 0.5, crown), (wide * 0.95, brim - 0.35),
-                    (wide, brim + 0.06), (wide, brim + 0.06), (0, brim - 0.1)], 3)
+    dome = rounded(
+        [
+            (-wide, brim + 0.06),
+            (-wide, brim + 0.06),
+            (-wide * 0.95, brim - 0.35),
+            (-wide * 0.5, crown),
+            (wide * 0.5, crown),
+            (wide * 0.95, brim - 0.35),
+            (wide, brim + 0.06),
+            (wide, brim + 0.06),
+            (0, brim - 0.1),
+        ],
+        3,
+    )
     s.body(dome, cap)
     with s.inside(dome):
         s.detail(s.oval(0, brim + 0.2, wide * 1.1, 0.3), (*mix(cap, BLACK, 0.5), 90))
         if rng.random() < 0.8:
-            spots = ((0.0, 0.3, 0.15), (-0.45, 0.45, 0.12), (0.46, 0.5, 0.13), (-0.2, 0.72, 0.1),
-                     (0.22, 0.75, 0.11), (-0.78, 0.8, 0.09), (0.8, 0.84, 0.08))
+            spots = (
+                (0.0, 0.3, 0.15),
+                (-0.45, 0.45, 0.12),
+                (0.46, 0.5, 0.13),
+                (-0.2, 0.72, 0.1),
+                (0.22, 0.75, 0.11),
+                (-0.78, 0.8, 0.09),
+                (0.8, 0.84, 0.08),
+            )
             for x, down, r in spots:
                 y = crown + 0.05 + down * (brim - crown)
                 r *= rng.uniform(0.7, 1.15)
@@ -109,8 +136,13 @@ def paint_umbrella(s: Sprite, rng: np.random.Generator) -> None:
         right = np.stack([edges[i + 1] * wide * dome, rim - tall * climb], axis=1)[::-1]
         t = np.linspace(1.0, 0.0, 8)[1:-1]
         # Each panel hangs between two ribs, so its rim is a shallow arch.
-        arch = np.stack([(edges[i] + (edges[i + 1] - edges[i]) * t) * wide,
-                         rim - 0.36 * (edges[i + 1] - edges[i]) * 4 * t * (1 - t)], axis=1)
+        arch = np.stack(
+            [
+                (edges[i] + (edges[i + 1] - edges[i]) * t) * wide,
+                rim - 0.36 * (edges[i + 1] - edges[i]) * 4 * t * (1 - t),
+            ],
+            axis=1,
+        )
         color = (first, second)[i % 2]
         s.body(np.concatenate([left, right, arch]), mix(color, BLACK, 0.05 * (i % 3)))
         s.stroke(left, 0.015, (*mix(color, BLACK, 0.5), 120))
@@ -125,8 +157,20 @@ def paint_duck(s: Sprite, rng: np.random.Generator) -> None:
     beak = mix((240, 126, 34), (214, 60, 40), rng.random() * 0.6)
     s.body(rounded([(0.5, -0.5), (0.96, -0.4), (1.0, -0.3), (0.9, -0.22), (0.5, -0.24)], 2), beak)
     s.stroke([(0.6, -0.35), (0.92, -0.33)], 0.02, (*BLACK, 110))
-    trunk = rounded([(0.62, 0.1), (0.66, 0.5), (0.3, 0.86), (-0.4, 0.88), (-0.86, 0.5),
-                     (-1.08, -0.16), (-0.6, 0.12), (-0.2, 0.16), (0.1, -0.1)], 3)
+    trunk = rounded(
+        [
+            (0.62, 0.1),
+            (0.66, 0.5),
+            (0.3, 0.86),
+            (-0.4, 0.88),
+            (-0.86, 0.5),
+            (-1.08, -0.16),
+            (-0.6, 0.12),
+            (-0.2, 0.16),
+            (0.1, -0.1),
+        ],
+        3,
+    )
     s.body(trunk, feather)
     s.body(s.oval(0.34, -0.4, 0.37 * rng.uniform(0.92, 1.08)), hood)
     if hood != feather:

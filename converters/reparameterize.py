@@ -65,9 +65,7 @@ def identity_kernel(
     return kernel
 
 
-def _plain_copy(
-    source: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor
-) -> nn.Conv2d:
+def _plain_copy(source: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor) -> nn.Conv2d:
     """A biased convolution with the geometry of ``source`` and the given parameters."""
     convolution = nn.Conv2d(
         source.in_channels,

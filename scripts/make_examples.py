@@ -1,7 +1,4 @@
-"""Draw the pictures in ``examples/`` from seeds that neither training nor evaluation uses.
-
-    python scripts/make_examples.py
-"""
+"""Draw the pictures in ``examples/`` from seeds that neither training nor evaluation uses."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ EXAMPLES = (
 
 def main() -> None:
     """Command line entry."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("examples"))
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,9 @@ def describe_graph(model: Any, after: str | None = None) -> str:
 
 def _header(graph: Graph) -> str:
     inputs = ", ".join(f"{v.name}: {_type(v.type)}" for v in graph.inputs)
-    outputs = ", ".join(f"{n}: {_type(v.type)}" for n, v in zip(graph.output_names, graph.outputs, strict=True))
+    outputs = ", ".join(
+        f"{n}: {_type(v.type)}" for n, v in zip(graph.output_names, graph.outputs, strict=True)
+    )
     return f"{graph.name}({inputs}) -> {outputs}"
 
 

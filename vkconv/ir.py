@@ -1,13 +1,13 @@
 """The graph: plain dataclasses for values, nodes and graphs, and the edits passes make to them.
 
-This room knows ONNX's words (op_type, domain, attribute, opset) but neither protobuf nor any device.
-Values are compared by identity; a value with ``array`` set is a constant (an ONNX initializer or the
-result of folding).
+This room knows ONNX's words (op_type, domain, attribute, opset) but neither protobuf nor any
+device. Values are compared by identity; a value with ``array`` set is a constant (an ONNX
+initializer or the result of folding).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -38,7 +38,7 @@ DTYPES = (
 
 @dataclass(frozen=True)
 class TensorType:
-    """Element type (numpy's name, ``"string"`` for text) and shape; a ``str`` or None dim is dynamic."""
+    """Element type (numpy's name, ``"string"`` for text) and shape; str and None dims are dynamic."""
 
     dtype: str
     shape: tuple[Dim, ...] | None
@@ -67,13 +67,17 @@ class TensorType:
         return count
 
     def __str__(self) -> str:
-        dims = "?" if self.shape is None else ",".join("?" if d is None else str(d) for d in self.shape)
+        dims = (
+            "?"
+            if self.shape is None
+            else ",".join("?" if d is None else str(d) for d in self.shape)
+        )
         return f"{self.dtype}[{dims}]"
 
 
 @dataclass(eq=False)
 class Value:
-    """One tensor of the graph. ``array`` is set for constants; ``layout`` once layouts are assigned."""
+    """One tensor of the graph. ``array`` is set for constants, ``layout`` by assign_layouts."""
 
     name: str
     type: TensorType | None = None
@@ -108,9 +112,16 @@ def constant(name: str, array: Array) -> Value:
     return Value(name, TensorType(dtype, array.shape), array)
 
 
+@dataclass(frozen=True)
+class Opaque:
+    """What an attribute holds where this package has no form for it (a graph, a type): in words."""
+
+    kind: str
+
+
 @dataclass(eq=False)
 class Node:
-    """One operation. A missing optional input is None. ``opset`` is the version its domain is read at."""
+    """One operation. A missing optional input is None. ``opset``: what its domain is read at."""
 
     op_type: str
     inputs: list[Value | None]
@@ -202,7 +213,7 @@ class Graph:
         return dropped[::-1]
 
     def copy(self) -> Graph:
-        """A graph of its own values and nodes; arrays of constants are shared (they are read-only)."""
+    XX
         twin: dict[int, Value] = {}
 
         def clone(value: Value) -> Value:
@@ -236,14 +247,3 @@ class Graph:
             list(self.source_nodes),
             list(self.output_names),
         )
-
-
-def rewrite_nodes(graph: Graph, rewrite: Callable[[Node], bool]) -> int:
-    """Call ``rewrite`` on each node until a sweep changes nothing; returns the number of changes."""
-    changes = 0
-    while True:
-        changed = sum(1 for node in list(graph.nodes) if rewrite(node))
-        if not changed:
-            return changes
-        changes += changed
-        graph.keep_live()

@@ -15,8 +15,15 @@ import numpy as np
 import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
-from onnx import numpy_helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    numpy_helper,
+)
 
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Dim, Graph, Node, TensorType, Value, constant
@@ -43,7 +50,7 @@ _DTYPES = {
 def read_model(source: Any) -> Graph:
     """Read a model from a path, bytes or a ModelProto. Raises InvalidModelError."""
     model, folder, label = _parse(source)
-    if not model.HasField("graph") or not model.graph.node and not model.graph.output:
+    if not model.HasField("graph") or (not model.graph.node and not model.graph.output):
         raise InvalidModelError(f"{label} holds no graph; is it an ONNX model, and whole?")
     if model.functions:
         model = _inline_functions(model, label)
@@ -86,7 +93,9 @@ def _inline_functions(model: ModelProto, label: str) -> ModelProto:
     try:
         return onnx.inliner.inline_local_functions(model)
     except Exception as error:  # the C++ inliner raises several kinds
-        raise InvalidModelError(f"{label}: its local functions cannot be inlined: {_first_line(error)}") from None
+        raise InvalidModelError(
+            f"{label}: its local functions cannot be inlined: {_first_line(error)}"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
@@ -100,7 +109,8 @@ class _GraphReader:
         self._model, self._folder, self._label = model, folder, label
         self._values: dict[str, Value] = {}
         self._opsets = {
-            "" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import
+            "" if entry.domain == "ai.onnx" else entry.domain: entry.version
+            for entry in model.opset_import
         }
         # IR version 3 and older may omit the import: opset 1 is meant (IR spec, "Operator Sets")
         self._opsets.setdefault("", 1)
@@ -108,7 +118,9 @@ class _GraphReader:
     def read(self) -> Graph:
         proto = self._model.graph
         self._read_initializers(proto)
-        inputs = [self._define(_value_of(info)) for info in proto.input if info.name not in self._values]
+        inputs = [
+            self._define(_value_of(info)) for info in proto.input if info.name not in self._values
+        ]
         nodes = self._read_nodes(proto)
         outputs = [self._find(info.name, f"graph output '{info.name}'") for info in proto.output]
         for info, value in zip(proto.output, outputs, strict=True):
@@ -151,7 +163,11 @@ class _GraphReader:
         values, indices = self._tensor(sparse.values), self._tensor(sparse.indices)
         dims = _checked_dims(sparse.dims, sparse.values.name)
         dense = np.zeros(dims, values.dtype)
-        flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), dims, mode="raise")
+        flat = (
+            indices
+            if indices.ndim == 1
+            else np.ravel_multi_index(tuple(indices.T), dims, mode="raise")
+        )
         dense.reshape(-1)[flat] = values
         return dense
 
@@ -159,13 +175,21 @@ class _GraphReader:
         dims = _checked_dims(tensor.dims, tensor.name)
         dtype = _DTYPES.get(tensor.data_type)
         if dtype is None:
-            kind = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else tensor.data_type
-            raise InvalidModelError(f"{self._label}: tensor '{tensor.name}' has element type {kind}, which is not supported")
+            kind = (
+                TensorProto.DataType.Name(tensor.data_type)
+                if tensor.data_type in TensorProto.DataType.values()
+                else tensor.data_type
+            )
+            raise InvalidModelError(
+                f"{self._label}: tensor '{tensor.name}' has element type {kind}, which is not supported"
+            )
         if tensor.data_location == TensorProto.EXTERNAL:
             return self._external(tensor, dims, np.dtype(dtype))
         try:
             return numpy_helper.to_array(tensor).reshape(dims)
-        except Exception as error:  # truncated raw_data raises ValueError, others differ by onnx version
+        except (
+            Exception
+        ) as error:  # truncated raw_data raises ValueError, others differ by onnx version
             raise InvalidModelError(
                 f"{self._label}: tensor '{tensor.name}' of shape {dims} does not fit its data: {_first_line(error)}"
             ) from None
@@ -179,7 +203,9 @@ class _GraphReader:
             offset = int(entries.get("offset") or 0)
             length = int(entries.get("length") or count * dtype.itemsize)
         except ValueError:
-            raise InvalidModelError(f"tensor '{tensor.name}': its external data's offset or length is no number") from None
+            raise InvalidModelError(
+                f"tensor '{tensor.name}': its external data's offset or length is no number"
+            ) from None
         if length != count * dtype.itemsize or offset < 0 or offset + length > path.stat().st_size:
             raise InvalidModelError(
                 f"tensor '{tensor.name}' needs {count * dtype.itemsize} bytes at {offset} of '{location}', "
@@ -199,7 +225,9 @@ class _GraphReader:
         path = self._folder / location
         inside = bool(location) and path.resolve().is_relative_to(self._folder)
         if not inside or os.path.isabs(location):
-            raise InvalidModelError(f"tensor '{name}': external data '{location}' leaves the model's folder")
+            raise InvalidModelError(
+                f"tensor '{name}': external data '{location}' leaves the model's folder"
+            )
         if not path.is_file():
             raise InvalidModelError(
                 f"external data file '{location}' of tensor '{name}' is missing; put it beside the model"
@@ -215,17 +243,27 @@ class _GraphReader:
         for index, item in enumerate(_in_order(proto, set(self._values), self._label)):
             name = item.name or _free_name(f"{item.op_type}_{index}", taken)
             inputs = [
-                self._find(i, f"input '{i}' of node '{name}' ({item.op_type})") if i else None for i in item.input
+                self._find(i, f"input '{i}' of node '{name}' ({item.op_type})") if i else None
+                for i in item.input
             ]
             while inputs and inputs[-1] is None:
                 inputs.pop()
             outputs = [
-                self._define(Value(o or _free_name(f"{name}/unused", taken), infos.get(o))) for o in item.output
+                self._define(Value(o or _free_name(f"{name}/unused", taken), infos.get(o)))
+                for o in item.output
             ]
             domain = "" if item.domain == "ai.onnx" else item.domain
             attributes = {a.name: self._attribute(a, name) for a in item.attribute}
             nodes.append(
-                Node(item.op_type, inputs, outputs, attributes, name, domain, self._opsets.get(domain, 1))
+                Node(
+                    item.op_type,
+                    inputs,
+                    outputs,
+                    attributes,
+                    name,
+                    domain,
+                    self._opsets.get(domain, 1),
+                )
             )
         return nodes
 
@@ -268,7 +306,9 @@ def _in_order(proto: GraphProto, known: set[str], label: str) -> Iterable[NodePr
             else:
                 later.append(node)
         if len(later) == len(waiting):
-            raise InvalidModelError(f"{label}: nodes form a cycle through '{later[0].name or later[0].op_type}'")
+            raise InvalidModelError(
+                f"{label}: nodes form a cycle through '{later[0].name or later[0].op_type}'"
+            )
         waiting = later
     return ordered
 

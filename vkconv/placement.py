@@ -45,7 +45,9 @@ def problems(graph: Graph) -> list[NodeProblem]:
     for value in graph.inputs:
         if value.type is None or value.type.dtype not in DTYPES:
             kind = "no tensor" if value.type is None else value.type.dtype
-            found.append(NodeProblem(value.name, "graph input", f"its type is not supported ({kind})"))
+            found.append(
+                NodeProblem(value.name, "graph input", f"its type is not supported ({kind})")
+            )
     return found
 
 
@@ -62,7 +64,11 @@ def placements(source: Iterable[tuple[str, str]], graph: Graph, plan: Plan) -> l
         if name in present:
             reason = present[name].host_reason
             detail = ", ".join(kernels.get(name, [])) or "view"
-            result.append(Placement(name, op_type, "host", reason) if reason else Placement(name, op_type, "gpu", detail))
+            result.append(
+                Placement(name, op_type, "host", reason)
+                if reason
+                else Placement(name, op_type, "gpu", detail)
+            )
         elif name in owner:
             result.append(Placement(name, op_type, "fused", owner[name]))
         else:

@@ -44,7 +44,9 @@ class Profile:
                 names.append(step.kernel)
         total = sum(seconds.values()) or 1.0
         ordered = sorted(seconds, key=lambda node: -seconds[node])
-        return [ProfileRow(n, ", ".join(kernels[n]), seconds[n], seconds[n] / total) for n in ordered]
+        return [
+            ProfileRow(n, ", ".join(kernels[n]), seconds[n], seconds[n] / total) for n in ordered
+        ]
 
     def write_chrome_trace(self, path: str | os.PathLike[str]) -> None:
         """Write the Trace Event Format (complete events, microseconds), one track for the GPU and one for the host.
@@ -53,7 +55,13 @@ class Profile:
         """
         tracks = {"gpu": 1, "host": 2}
         events: list[dict[str, object]] = [
-            {"ph": "M", "pid": 1, "tid": tid, "name": "thread_name", "args": {"name": f"{name} ({self.device})"}}
+            {
+                "ph": "M",
+                "pid": 1,
+                "tid": tid,
+                "name": "thread_name",
+                "args": {"name": f"{name} ({self.device})"},
+            }
             for name, tid in tracks.items()
         ]
         for step in self.steps:
@@ -76,4 +84,6 @@ class Profile:
                 json.dump({"traceEvents": events, "displayTimeUnit": "ms"}, file)
             os.replace(temporary, target)
         except OSError as error:
-            raise InvalidInputError(f"the trace '{target}' cannot be written: {error.strerror}") from None
+            raise InvalidInputError(
+                f"the trace '{target}' cannot be written: {error.strerror}"
+            ) from None

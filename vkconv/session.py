@@ -67,15 +67,23 @@ class InferenceSession:
     """
 
     def __init__(
-        self, model: Any, *, device: str | int = "auto", precision: str = "fp32", strict: bool = False
+        self,
+        model: Any,
+        *,
+        device: str | int = "auto",
+        precision: str = "fp32",
+        strict: bool = False,
     ) -> None:
         if precision not in PRECISIONS:
-            raise InvalidInputError(f"precision '{precision}' is not one of: {', '.join(PRECISIONS)}")
+            raise InvalidInputError(
+                f"precision '{precision}' is not one of: {', '.join(PRECISIONS)}"
+            )
         self._graph = read_model(model)
         self._check_supported()
         self._inputs = [_node_arg(v.name, v.type) for v in self._graph.inputs]
         self._outputs = [
-            _node_arg(n, v.type) for n, v in zip(self._graph.output_names, self._graph.outputs, strict=True)
+            _node_arg(n, v.type)
+            for n, v in zip(self._graph.output_names, self._graph.outputs, strict=True)
         ]
         self._input_types = [v.known_type for v in self._graph.inputs]
         self._strict = strict
@@ -105,7 +113,9 @@ class InferenceSession:
 
     def get_modelmeta(self) -> ModelMetadata:
         graph = self._graph
-        return ModelMetadata(dict(graph.metadata), graph.producer, graph.name, graph.opsets.get("", 0))
+        return ModelMetadata(
+            dict(graph.metadata), graph.producer, graph.name, graph.opsets.get("", 0)
+        )
 
     @property
     def device(self) -> DeviceInfo:
@@ -127,7 +137,11 @@ class InferenceSession:
         """The steps of the plan made last, as text."""
         with self._lock:
             stage = next(reversed(self._stages.values()), None)
-        return stage.describe() if stage else "no plan yet: the model's input shapes are dynamic; run it once"
+        return (
+            stage.describe()
+            if stage
+            else "no plan yet: the model's input shapes are dynamic; run it once"
+        )
 
     # --- running ----------------------------------------------------------------------------------------------
 
@@ -167,7 +181,10 @@ class InferenceSession:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -208,7 +225,9 @@ class InferenceSession:
         self._warned.update(n.name for n in nodes)
         listed = "; ".join(f"{n}: {n.host_reason}" for n in nodes)
         if self._strict:
-            raise UnsupportedModelError(f"strict=True, and these nodes would run on the host: {listed}")
+            raise UnsupportedModelError(
+                f"strict=True, and these nodes would run on the host: {listed}"
+            )
         warnings.warn(f"nodes that run on the host: {listed}", RuntimeWarning, stacklevel=4)
 
     def _wanted(self, names: Sequence[str] | None) -> list[int]:
@@ -217,7 +236,9 @@ class InferenceSession:
             return list(range(len(known)))
         for name in names:
             if name not in known:
-                raise InvalidInputError(f"the model has no output '{name}'; its outputs: {', '.join(known)}")
+                raise InvalidInputError(
+                    f"the model has no output '{name}'; its outputs: {', '.join(known)}"
+                )
         return [known.index(name) for name in names]
 
     def _checked_feeds(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
@@ -229,7 +250,9 @@ class InferenceSession:
         arrays: dict[str, Array] = {}
         for arg, type_ in zip(self._inputs, self._input_types, strict=True):
             if arg.name not in feeds:
-                raise InvalidInputError(f"input '{arg.name}' ({arg.type}, shape {arg.shape}) is missing")
+                raise InvalidInputError(
+                    f"input '{arg.name}' ({arg.type}, shape {arg.shape}) is missing"
+                )
             arrays[arg.name] = _checked(arg, type_, np.asarray(feeds[arg.name]), symbols)
         return arrays
 

@@ -60,7 +60,9 @@ class Stage:
         later, more = self._follow(outputs)
         end = max((t.start + t.duration for t in times), default=0.0) + time.perf_counter() - began
         results, later_times = later.profile(more)
-        shifted = [StepTime(t.node, t.kernel, t.track, t.start + end, t.duration) for t in later_times]
+        shifted = [
+            StepTime(t.node, t.kernel, t.track, t.start + end, t.duration) for t in later_times
+        ]
         return results, times + shifted
 
     def close(self) -> None:
@@ -101,7 +103,9 @@ class Stage:
                 reason = "the shape of its output depends on its input"
                 own[name] = Placement(name, op_type, "host", reason)
             elif name in self._rest.names:
-                pending = Placement(name, op_type, "deferred", "planned when the shapes it needs are known")
+                pending = Placement(
+                    name, op_type, "deferred", "planned when the shapes it needs are known"
+                )
                 own[name] = following.get(name, pending)
         return list(own.values())
 
@@ -121,7 +125,9 @@ class Stage:
             else:
                 lines.append(f"| host: {step.op_type:<17} {step.reason:<35} {step.node}")
         later = next(reversed(self._later.values()), None)
-        return "\n".join(lines + (["-- then, shapes being known:", later.describe()] if later else []))
+        return "\n".join(
+            lines + (["-- then, shapes being known:", later.describe()] if later else [])
+        )
 
 
 @dataclass
@@ -167,10 +173,23 @@ def _split(graph: Graph) -> _Rest | None:
         raise InvalidModelError(f"the shape of {waiting[0]}'s output cannot be found")
     gone = {id(n) for n in waiting}
     later_nodes = [n for n in waiting if n not in computed]
-    later_reads = {v: None for n in later_nodes for v in n.present_inputs} | {v: None for v in graph.outputs}
-    inputs = [v for v in later_reads if not v.is_constant and (v.producer is None or id(v.producer) not in gone)]
+    later_reads = {v: None for n in later_nodes for v in n.present_inputs} | dict.fromkeys(
+        graph.outputs
+    )
+    inputs = [
+        v
+        for v in later_reads
+        if not v.is_constant and (v.producer is None or id(v.producer) not in gone)
+    ]
     inputs += [v for n in computed for v in n.outputs if v in later_reads]
-    rest = Graph(graph.name, inputs, graph.outputs, later_nodes, graph.opsets, source_nodes=graph.source_nodes)
+    rest = Graph(
+        graph.name,
+        inputs,
+        graph.outputs,
+        later_nodes,
+        graph.opsets,
+        source_nodes=graph.source_nodes,
+    )
     rest.output_names = graph.output_names
     needed = {v: None for v in inputs if v.producer is None or v.producer not in computed}
     needed |= {v: None for n in computed for v in n.present_inputs if not v.is_constant}
@@ -193,7 +212,10 @@ def _classify(node: Node, facts: dict[str, Value], computed: list[Node]) -> None
 
 
 def _compute(node: Node, known: Mapping[str, Array]) -> dict[str, Array]:
-    arrays = [None if v is None else v.array if v.array is not None else known[v.name] for v in node.inputs]
+    arrays = [
+        None if v is None else v.array if v.array is not None else known[v.name]
+        for v in node.inputs
+    ]
     try:
         results = as_tuple(create(node).reference(*arrays))
     except VkconvError as error:

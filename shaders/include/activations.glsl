@@ -51,7 +51,7 @@ vec4 logarithm(vec4 x) {
     vec4 z = s * s;
     vec4 series = z * (1.0 / 3.0 + z * (1.0 / 5.0 + z * (1.0 / 7.0 + z * (1.0 / 9.0))));
     vec4 y = k * 0.693359375 + (k * -2.12194440e-4 + (2.0 * s + 2.0 * s * series));
-    y = mix(y, x, greaterThan(x, vec4(3.4028235e38))); // infinity
+    y = mix(y, x, not(lessThanEqual(x, vec4(3.4028235e38)))); // infinity, NaN
     y = mix(y, intBitsToFloat(ivec4(0xff800000)), equal(x, vec4(0.0)));
     return mix(y, intBitsToFloat(ivec4(0x7fc00000)), lessThan(x, vec4(0.0)));
 }

@@ -140,7 +140,7 @@ def test_training_mode_is_refused() -> None:
         reparameterize(net)
     net.eval()
     net[1].rbr_1x1.train()
-    with pytest.raises(ValueError, match="1.rbr_1x1"):
+    with pytest.raises(ValueError, match=r"1\.rbr_1x1"):
         reparameterize(net)
     assert not net[1].deploy, "nothing may be touched before the check"
 

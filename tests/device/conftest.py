@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 
 import pytest
-from vkconv.device.vulkan import probe
-from vkconv.device.vulkan.device import VulkanDevice
 
 from tests.device.handmade import load
+from vkconv.device.vulkan import probe
+from vkconv.device.vulkan.device import VulkanDevice
 
 #: the device as it is, and with what smaller devices lack
 #: ("uncached" is the mapped memory of an AMD APU: quick to write, slow to read)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from tests.device.handmade import PlanMaker, chain, run_python
 from vkconv.device import open_device
 from vkconv.dispatch import HostSlot
 from vkconv.errors import DeviceError, InvalidInputError
-
-from tests.device.handmade import PlanMaker, chain, run_python
 
 X = HostSlot("x", (2, 3), "float32")
 Y = HostSlot("y", (2, 3), "float32")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from tests.device.handmade import PlanMaker, chain
 from vkconv.device.segments import split
 from vkconv.dispatch import HostSlot
-
-from tests.device.handmade import PlanMaker, chain
 
 
 def test_dispatches_alone_are_one_segment():

@@ -6,13 +6,13 @@ import gc
 
 import numpy as np
 import pytest
+
+from tests.device.handmade import PlanMaker, chain, chain_expected
 from vkconv.device.vulkan import constants
 from vkconv.device.vulkan.constants import Block
 from vkconv.device.vulkan.memory import Buffer
 from vkconv.dispatch import Plan, Storage
 from vkconv.errors import DeviceError, OutOfDeviceMemoryError
-
-from tests.device.handmade import PlanMaker, chain, chain_expected
 
 
 def sum_with(weights: list[Storage], count: int) -> Plan:

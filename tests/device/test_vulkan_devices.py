@@ -1,4 +1,4 @@
-"""Which devices there are, which is chosen, what is switched off; loaders and drivers that are missing."""
+"""Which devices there are, which is chosen, what is switched off; missing loaders and drivers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
+
+from tests.device.handmade import LAVAPIPE, SWIFTSHADER, load, run_python
 from vkconv.device import devices, open_device
+from vkconv.device.vulkan import probe
 from vkconv.device.vulkan.device import VulkanDevice
 from vkconv.device.vulkan.enumerate import choose, probes
 from vkconv.errors import DeviceError, InvalidInputError
-
-from tests.device.handmade import LAVAPIPE, SWIFTSHADER, load, run_python
 
 
 def fake(*kinds: str) -> list:
@@ -52,7 +53,7 @@ def test_an_unknown_device_lists_those_there_are(choice):
 
 
 def test_unknown_names_from_outside(monkeypatch):
-    with pytest.raises(DeviceError, match="no device called 'nonsense'; there are 0: "):
+    with pytest.raises(DeviceError, match=r"no device called 'nonsense'; there are 0: "):
         open_device("nonsense")
     monkeypatch.setenv("VKCONV_DEVICE", "from the environment")
     with pytest.raises(DeviceError, match="no device called 'from the environment'"):
@@ -93,6 +94,20 @@ def test_features_can_be_switched_off(monkeypatch, disabled, expected):
     assert {name: getattr(caps, name) for name in expected} == expected
 
 
+def test_a_quirk_switches_off_what_a_driver_does_badly(monkeypatch, device):
+    vendor = int(device._core.probe.cache_key.split("-")[1], 16)
+    rows = (
+        probe.Quirk(vendor, device.info.name[:5], "texel", "for this test"),
+        probe.Quirk(vendor, "another device", "subgroup", "for this test"),
+        probe.Quirk(vendor + 1, "", "subgroup", "for this test"),
+    )
+    assert all(row.disable in probe.FEATURES and row.reason for row in (*probe.QUIRKS, *rows))
+    monkeypatch.setattr(probe, "QUIRKS", rows)
+    caps = probes()[0].caps
+    assert not caps.storage_texel and not caps.uniform_texel
+    assert caps.subgroup_shuffle == device.caps.subgroup_shuffle
+
+
 def test_a_kernel_beyond_the_device_is_refused(monkeypatch):
     from tests.device.handmade import PlanMaker
 
@@ -101,7 +116,7 @@ def test_a_kernel_beyond_the_device_is_refused(monkeypatch):
     maker = PlanMaker(4)
     storage = maker.storage("s", 16)
     maker.dispatch("texels", {"a": storage, "b": storage, "c": storage, "y": storage})
-    with pytest.raises(DeviceError, match="'texels' .* needs 2 storage_texel bindings"):
+    with pytest.raises(DeviceError, match=r"'texels' .* needs 2 storage_texel bindings"):
         opened.prepare(maker.plan())
     opened.close()
 
@@ -175,6 +190,7 @@ assert "vulkan" not in sys.modules and "platformdirs" not in sys.modules
 DRIVER = """
 import numpy as np
 from tests.device.handmade import PlanMaker, chain, chain_expected, load
+from vkconv.device.vulkan import probe
 from vkconv.device.vulkan.device import VulkanDevice
 device = VulkanDevice(0, load)
 print(device.info.name)

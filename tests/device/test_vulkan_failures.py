@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
-from vkconv.device.vulkan.device import VulkanDevice
-from vkconv.errors import DeviceError, DeviceLostError, DeviceTimeoutError
 
 from tests.device.handmade import PlanMaker, chain, chain_expected, load, run_python
+from vkconv.device.vulkan.device import VulkanDevice
+from vkconv.errors import DeviceError, DeviceLostError, DeviceTimeoutError
 
 
 def works() -> None:
@@ -83,9 +83,10 @@ def test_a_device_that_does_not_finish(monkeypatch):
     works()
 
 
-def test_a_hung_device_is_abandoned_at_exit():
+@pytest.mark.parametrize("ending", ["", "device.close(); device.close()", "del executable, device"])
+def test_a_hung_device_is_abandoned_at_exit(ending):
     """The work outlives every wait; the interpreter must end all the same."""
-    code = """
+    code = f"""
 import numpy as np, time
 from tests.device.test_vulkan_failures import slow_plan
 from tests.device.handmade import load
@@ -94,9 +95,10 @@ from vkconv.errors import DeviceTimeoutError
 device = VulkanDevice("auto", load)
 executable = device.prepare(slow_plan(3_000_000))
 try:
-    executable.run({"x": np.ones(8192, np.float32)})
+    executable.run({{"x": np.ones(8192, np.float32)}})
 except DeviceTimeoutError as error:
     print("timeout")
+{ending}
 """
     done = run_python(code, VKCONV_TIMEOUT="0.05")
     assert done.returncode == 0 and "timeout" in done.stdout and not done.stderr, done.stderr
@@ -161,15 +163,15 @@ def test_a_forked_child_is_told_to_spawn(device):
     feeds = {"x": np.ones(10, np.float32)}
     executable.run(feeds)
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(
+    worker = multiprocessing.get_context("fork").Process(
         target=child, args=(theirs, executable, feeds)
     )
-    process.start()
+    worker.start()
     assert ours.poll(30)
     for _ in range(3):
         assert "'spawn'" in ours.recv()
-    process.join(30)
-    assert process.exitcode == 0
+    worker.join(30)
+    assert worker.exitcode == 0
     executable.run(feeds)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vkconv.device.vulkan import pipeline_cache
-from vkconv.device.vulkan.device import VulkanDevice
 
 from tests.device.handmade import chain, chain_expected, load
+from vkconv.device.vulkan import pipeline_cache
+from vkconv.device.vulkan.device import VulkanDevice
 
 
 def use() -> None:
@@ -57,11 +57,26 @@ def test_a_damaged_file_is_a_miss(damage):
     assert pipeline_cache.read(cache_file())
 
 
-def test_data_that_the_driver_refuses_is_a_miss(monkeypatch):
-    """A whole file of ours with content that is no pipeline cache."""
+@pytest.mark.parametrize("place", [4, 8, 12, 16, 31])
+def test_data_of_another_device_never_reaches_the_driver(monkeypatch, place):
+    """Whole files of ours: the header's version, vendor, device or UUID is another's."""
     use()
-    assert pipeline_cache.write(cache_file(), b"\x20\0\0\0" + b"\xff" * 60)
+    data = bytearray(pipeline_cache.read(cache_file()))
+    data[place] ^= 1
+    assert pipeline_cache.write(cache_file(), bytes(data))
+    given: list[bytes] = []
+    create = pipeline_cache.PipelineCache._create
+
+    def watched(self, data: bytes) -> object:
+        given.append(data)
+        return create(self, data)
+
+    monkeypatch.setattr(pipeline_cache.PipelineCache, "_create", watched)
     use()
+    assert given == [b""]
+    assert pipeline_cache.read(cache_file())[place] == data[place] ^ 1
+    use()
+    assert given[1] != b""
 
 
 def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path):

@@ -6,11 +6,11 @@ import threading
 
 import numpy as np
 import pytest
+
+from tests.device.handmade import PlanMaker, chain, chain_expected
 from vkconv.device.vulkan import arena
 from vkconv.dispatch import BufferRange, Dispatch, HostSlot, Port, View
 from vkconv.errors import DeviceError, InvalidInputError
-
-from tests.device.handmade import PlanMaker, chain, chain_expected
 
 
 def numbers(count: int, seed: int = 0) -> np.ndarray:

@@ -20,7 +20,7 @@ CPU_NOTICE = (
     "This is a CPU driver: Vulkan runs on the processor. With a GPU, install its Vulkan driver."
 )
 _COSTLIEST = 10
-_ABOUT_TIMES = {"load": "load", "prepare": "prepare", "run": "run", "detect": "decode + NMS"}
+_ABOUT_TIMES = {"first_run": "first run", "run": "next run", "detect": "decode + NMS"}
 
 
 def describe_device(device: vkconv.DeviceInfo) -> str:

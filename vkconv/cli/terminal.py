@@ -100,9 +100,13 @@ def console_on(stream: IO[str] | None) -> Console:
 
 
 def _warning_line(program: str) -> Callable[..., None]:
+    shown: set[str] = set()
+
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         # Deprecations concern developers of the libraries, not the user of this command.
-        if not issubclass(category, DeprecationWarning | PendingDeprecationWarning):
+        is_deprecation = issubclass(category, DeprecationWarning | PendingDeprecationWarning)
+        if not is_deprecation and str(message) not in shown:
+            shown.add(str(message))
             _complain(f"{program}: warning: {message}")
 
     return show

@@ -100,8 +100,7 @@ def transpose_axes(
     output_padding: Sequence[int] | None,
     output_shape: Sequence[int] | None,
 ) -> tuple[Axis, ...]:
-    """Sizes: out = stride (in - 1) + output_padding + extent - pads, or pads from ``output_shape`` and
-    ``auto_pad``.
+    """Sizes: out = stride (in - 1) + output_padding + extent - pads, or pads from output_shape.
 
     As the standard's ConvTranspose says: with output_shape, total padding = stride (in - 1) +
     output_padding + extent - output_shape, the odd one at the end for SAME_UPPER and at the

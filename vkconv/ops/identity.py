@@ -8,23 +8,19 @@ from typing import ClassVar
 
 import numpy as np
 
-from vkconv.dispatch import View
+from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError, UnsupportedModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import DEVICE_DTYPES, Operator, is_c4, operator
+from vkconv.ops.activation_codes import Activation
+from vkconv.ops.base import DEVICE_DTYPES, Lowering, Operator, Tensor, is_c4, operator
+from vkconv.ops.cast import lower_cast
+from vkconv.ops.unary import lower_unary
 
 
-@operator("Identity", since=(1, 13, 14, 16, 19, 21, 23, 24, 25))
-class Identity(Operator):
-    """y = x."""
+class SameTensor(Operator):
+    """y = x: a view, or a copy where y has a place of its own."""
 
     device_dtypes: ClassVar[frozenset[str]] = DEVICE_DTYPES
-
-    def infer(self, x: Value) -> TensorType:
-        return x.known_type
-
-    def reference(self, x: Array) -> Array:
-        return np.array(x)
 
     def layout(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> Layout:
         return "c4" if is_c4(inputs) else "linear"
@@ -32,12 +28,32 @@ class Identity(Operator):
     def view(self, x: View, outputs: Sequence[Value]) -> tuple[View, ...] | None:
         return (replace(x),)
 
+    def lower(
+        self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
+    ) -> list[Dispatch]:
+        x, y = inputs[0], outputs[0].on_device
+        assert x is not None
+        source = ctx.operand(x, y.layout)
+        if y.is_integer:
+            return lower_cast(ctx, source, y)
+        return lower_unary(ctx, source, y, Activation.NONE)
+
+
+@operator("Identity", since=(1, 13, 14, 16, 19, 21, 23, 24, 25))
+class Identity(SameTensor):
+    """y = x."""
+
+    def infer(self, x: Value) -> TensorType:
+        return x.known_type
+
+    def reference(self, x: Array) -> Array:
+        return np.array(x)
+
 
 @operator("Dropout", since=(1, 6, 7, 10, 12, 13, 22))
-class Dropout(Operator):
+class Dropout(SameTensor):
     """Inference: y = x, and a mask that is true everywhere (of x's type before version 10)."""
 
-    device_dtypes: ClassVar[frozenset[str]] = DEVICE_DTYPES
     result_dtypes: ClassVar[frozenset[str]] = frozenset({"bool"})
     linear_inputs: ClassVar[frozenset[int]] = frozenset({1, 2})
     ratio: float = 0.5
@@ -70,12 +86,6 @@ class Dropout(Operator):
         if len(inputs) > 2 and inputs[2] is not None and not inputs[2].is_constant:
             return "training_mode is computed by the model"
         return None
-
-    def layout(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> Layout:
-        return "c4" if is_c4(inputs) else "linear"
-
-    def view(self, x: View, outputs: Sequence[Value]) -> tuple[View, ...] | None:
-        return (replace(x),)
 
 
 def _refuse_training(training_mode: Array) -> None:

@@ -121,7 +121,8 @@ def _coordinates(
         last = np.float32(size - 1)
         if out == 1:
             return np.full(1, half * (start + end) * last, np.float32)
-        return start * last + x * (end - start) * last / np.float32(out - 1)
+        spread: Array = x * (end - start) * last / np.float32(out - 1)
+        return start * last + spread
     if mode == "pytorch_half_pixel" and out == 1:
         return x * 0
     offset = np.float32(0)

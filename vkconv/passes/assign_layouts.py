@@ -68,4 +68,3 @@ def host_reason(op: Operator, node: Node, caps: DeviceCaps) -> str | None:
         if value.dtype not in op.device_dtypes and value.dtype not in op.result_dtypes:
             return f"{node.op_type} has no kernel for {value.dtype}"
     return op.unsupported(node.inputs, node.outputs)
-

@@ -44,7 +44,11 @@ def _same_as(node: Node) -> Value | None:
         return source if source.dtype == node.outputs[0].dtype else None
     if kind == "Pad" and len(node.inputs) > 1:
         pads = node.inputs[1]
-        return source if pads is not None and pads.array is not None and not np.any(pads.array) else None
+        return (
+            source
+            if pads is not None and pads.array is not None and not np.any(pads.array)
+            else None
+        )
     if kind == "Transpose":
         return _undone_transpose(node, source)
     return None
@@ -62,7 +66,12 @@ def _undone_transpose(node: Node, source: Value) -> Value | None:
     if tuple(order) == tuple(range(len(order))):
         return source
     before = source.producer
-    if before is None or before.op_type != "Transpose" or before.domain or "perm" not in before.attributes:
+    if (
+        before is None
+        or before.op_type != "Transpose"
+        or before.domain
+        or "perm" not in before.attributes
+    ):
         return None
     first = before.attributes["perm"]
     return before.inputs[0] if tuple(first[i] for i in order) == tuple(range(len(order))) else None

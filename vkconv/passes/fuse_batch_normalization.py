@@ -22,7 +22,11 @@ def fuse_batch_normalization(graph: Graph) -> None:
         if node.op_type not in ("Conv", "ConvTranspose") or node.domain:
             continue
         norm = single_user(graph, node.outputs[0], uses)
-        if norm is None or norm.op_type != "BatchNormalization" or norm.inputs[0] is not node.outputs[0]:
+        if (
+            norm is None
+            or norm.op_type != "BatchNormalization"
+            or norm.inputs[0] is not node.outputs[0]
+        ):
             continue
         if _fuse(node, norm):
             graph.remove([norm])
@@ -34,7 +38,11 @@ def _fuse(conv: Node, norm: Node) -> bool:
     parameters = [v.array if v is not None else None for v in norm.inputs[1:5]]
     if weight is None or weight.array is None or (bias is not None and bias.array is None):
         return False
-    if len(norm.outputs) > 1 or norm.attributes.get("training_mode") or any(p is None for p in parameters):
+    if (
+        len(norm.outputs) > 1
+        or norm.attributes.get("training_mode")
+        or any(p is None for p in parameters)
+    ):
         return False
     gamma, beta, mean, variance = (np.asarray(p, np.float64) for p in parameters)
     scale = gamma / np.sqrt(variance + float(create(norm).epsilon))  # type: ignore[attr-defined]

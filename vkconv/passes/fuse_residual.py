@@ -24,11 +24,17 @@ def fuse_residual(graph: Graph) -> None:
             continue
         _fuse(graph, conv, residual, node)
         reader = single_user(graph, node.outputs[0], uses)
-        if reader is not None and conv.attributes["residual"] == "first" and absorb_activation(conv, reader):
+        if (
+            reader is not None
+            and conv.attributes["residual"] == "first"
+            and absorb_activation(conv, reader)
+        ):
             graph.remove([reader])
 
 
-def _operands(graph: Graph, add: Node, uses: dict[Value, list[Node]]) -> tuple[Node | None, Value | None]:
+def _operands(
+    graph: Graph, add: Node, uses: dict[Value, list[Node]]
+) -> tuple[Node | None, Value | None]:
     """The convolution that takes the sum over (the later one when both could) and the other operand."""
     order = {id(n): i for i, n in enumerate(graph.nodes)}
     best: tuple[Node | None, Value | None] = (None, None)

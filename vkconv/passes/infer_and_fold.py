@@ -33,7 +33,9 @@ def infer_and_fold(graph: Graph) -> None:
             kept.append(node)
             continue
         if len(types) < len(node.outputs):
-            raise InvalidModelError(f"{node} has {len(node.outputs)} outputs, {node.op_type} gives {len(types)}")
+            raise InvalidModelError(
+                f"{node} has {len(node.outputs)} outputs, {node.op_type} gives {len(types)}"
+            )
         for value, type_ in zip(node.outputs, types, strict=False):
             value.type = type_
         if not _fold(node):
@@ -43,7 +45,9 @@ def infer_and_fold(graph: Graph) -> None:
 
 def unresolved(graph: Graph) -> list[Node]:
     """Nodes whose output types are not known yet, in order."""
-    return [n for n in graph.nodes if any(v.type is None or not v.type.is_static for v in n.outputs)]
+    return [
+        n for n in graph.nodes if any(v.type is None or not v.type.is_static for v in n.outputs)
+    ]
 
 
 def _forget_types(node: Node) -> None:
@@ -56,7 +60,8 @@ def _fold(node: Node) -> bool:
     if op.needs_types_only:
         # a broadcast zero has the shape and takes no memory
         arrays: list[Array | None] = [
-            None if v is None else np.broadcast_to(np.zeros((), _numpy_dtype(v)), v.dims) for v in node.inputs
+            None if v is None else np.broadcast_to(np.zeros((), _numpy_dtype(v)), v.dims)
+            for v in node.inputs
         ]
     elif all(v.is_constant for v in node.present_inputs):
         arrays = [None if v is None else v.array for v in node.inputs]
@@ -71,7 +76,9 @@ def _fold(node: Node) -> bool:
     except VkconvError as error:
         raise type(error)(f"{node}: {error}") from None
     except (ValueError, IndexError, TypeError, OverflowError) as error:
-        raise InvalidModelError(f"{node} cannot be computed from its constant inputs: {error}") from None
+        raise InvalidModelError(
+            f"{node} cannot be computed from its constant inputs: {error}"
+        ) from None
     for value, array in zip(node.outputs, results, strict=False):
         made = constant(value.name, np.asarray(array))
         if made.type != value.type:
@@ -86,4 +93,6 @@ def _numpy_dtype(value: Value) -> str:
 
 
 def _bytes(value: Value) -> int:
-    return value.known_type.size * (8 if value.dtype in ("string", "float64", "int64", "uint64") else 4)
+    return value.known_type.size * (
+        8 if value.dtype in ("string", "float64", "int64", "uint64") else 4
+    )

@@ -17,7 +17,12 @@ def single_user(graph: Graph, value: Value, uses: dict[Value, list[Node]]) -> No
 
 def scalar(value: Value | None) -> float | None:
     """The number a constant of one element holds."""
-    if value is None or value.array is None or value.array.size != 1 or value.array.dtype.kind not in "fiu":
+    if (
+        value is None
+        or value.array is None
+        or value.array.size != 1
+        or value.array.dtype.kind not in "fiu"
+    ):
         return None
     return float(value.array.reshape(()))
 

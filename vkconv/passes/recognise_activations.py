@@ -28,12 +28,17 @@ def recognise_activations(graph: Graph) -> None:
         if match is None:
             continue
         source, op_type, opset, attributes, parts = match
-        node.op_type, node.opset, node.inputs, node.attributes = op_type, opset, [source], attributes
+        node.op_type, node.opset, node.inputs, node.attributes = (
+            op_type,
+            opset,
+            [source],
+            attributes,
+        )
         node.fused += [name for part in parts for name in (part.name, *part.fused)]
 
 
 def _gated(node: Node) -> Match | None:
-    """x * gate(x)"""
+    """X * gate(x)"""
     if node.op_type != "Mul" or len(node.inputs) != 2:
         return None
     for x, gate in (node.inputs, node.inputs[::-1]):

@@ -49,7 +49,9 @@ def make_plan(graph: Graph, caps: DeviceCaps, store: ConstantStore) -> Plan:
     )
 
 
-def _lower(node: Node, op: Operator, views: ViewAssignment, lowering: PlanLowering) -> list[Dispatch]:
+def _lower(
+    node: Node, op: Operator, views: ViewAssignment, lowering: PlanLowering
+) -> list[Dispatch]:
     lowering.node = node.name
     inputs = [None if v is None else Tensor(v, _device_view(v, views)) for v in node.inputs]
     outputs = [Tensor(v, views.view(v)) for v in node.outputs]
@@ -75,7 +77,8 @@ def _host_step(node: Node, op: Operator, views: ViewAssignment) -> HostStep:
         op_type=node.op_type,
         reason=node.host_reason or "",
         inputs=tuple(
-            None if v is None else v.array if v.array is not None else views.place(v) for v in node.inputs
+            None if v is None else v.array if v.array is not None else views.place(v)
+            for v in node.inputs
         ),
         outputs=tuple(views.place(v) for v in node.outputs),
         compute=op.reference,
@@ -92,7 +95,9 @@ def _output_port(name: str, value: Value, views: ViewAssignment) -> Port:
     return Port(name, value.dtype, value.dims, place)
 
 
-def _lifetimes(steps: list[Step], inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> list[Lifetime]:
+def _lifetimes(
+    steps: list[Step], inputs: tuple[Port, ...], outputs: tuple[Port, ...]
+) -> list[Lifetime]:
     """First and last step of every arena storage. Inputs live from before the first step, outputs past the last."""
     lives: dict[int, Lifetime] = {}
 

@@ -15,7 +15,9 @@ def device_array(array: Array) -> Array:
     if array.dtype.kind == "f":
         return np.ascontiguousarray(array, np.float32)
     limits = np.iinfo(np.int32)
-    return np.ascontiguousarray(np.clip(array, limits.min, limits.max) if array.dtype.itemsize > 4 else array, np.int32)
+    return np.ascontiguousarray(
+        np.clip(array, limits.min, limits.max) if array.dtype.itemsize > 4 else array, np.int32
+    )
 
 
 class ConstantStore:

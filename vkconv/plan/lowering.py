@@ -13,7 +13,16 @@ import numpy as np
 
 from vkconv import shaders
 from vkconv.capabilities import DeviceCaps
-from vkconv.dispatch import ALIGNMENT, ELEMENT_BYTES, BufferRange, Dispatch, Number, PushValue, Storage, View
+from vkconv.dispatch import (
+    ALIGNMENT,
+    ELEMENT_BYTES,
+    BufferRange,
+    Dispatch,
+    Number,
+    PushValue,
+    Storage,
+    View,
+)
 from vkconv.errors import BuildError, UnsupportedModelError
 from vkconv.ir import Array, Layout
 from vkconv.ops.base import Tensor
@@ -58,7 +67,9 @@ class PlanLowering:
         if array is None:
             view = tensor.on_device
             if view.layout != layout:
-                raise BuildError(f"{self.node}: value '{tensor.value.name}' is {view.layout}, wanted {layout}")
+                raise BuildError(
+                    f"{self.node}: value '{tensor.value.name}' is {view.layout}, wanted {layout}"
+                )
             return view
         if layout == "linear":
             return self.prepack(array, "linear", lambda: array)
@@ -94,7 +105,13 @@ class PlanLowering:
             ranges[field.name] = bound
             start = view.offset * ELEMENT_BYTES
             accesses.append(
-                Access(view.storage, start, start + view.span * ELEMENT_BYTES, field.reads, field.writes)
+                Access(
+                    view.storage,
+                    start,
+                    start + view.span * ELEMENT_BYTES,
+                    field.reads,
+                    field.writes,
+                )
             )
             if f"{field.name}_offset" in declared:
                 offsets[f"{field.name}_offset"] = residual
@@ -116,7 +133,9 @@ class PlanLowering:
 
     def _dummy_view(self) -> View:
         if self._dummy is None:
-            self._dummy = constant_view(np.zeros(ALIGNMENT // ELEMENT_BYTES, np.float32), "unused buffer")
+            self._dummy = constant_view(
+                np.zeros(ALIGNMENT // ELEMENT_BYTES, np.float32), "unused buffer"
+            )
         return self._dummy
 
     def _choose_variant(
@@ -136,17 +155,24 @@ class PlanLowering:
         buffer). GPUs read storage buffers at full speed, so they stay with what every limit allows."""
         if self.caps.kind != "cpu":
             return ["ssbo"]
-        wanted = [("storage_texel", self.caps.storage_texel), ("uniform_texel", self.caps.uniform_texel)]
+        wanted = [
+            ("storage_texel", self.caps.storage_texel),
+            ("uniform_texel", self.caps.uniform_texel),
+        ]
         return [name for name, there in wanted if there]
 
     def _fits(self, module: ShaderModule, views: Mapping[str, View]) -> bool:
         texel = [b for b in module.buffers if b.kind != "storage_buffer"]
         limit = self.caps.max_texel_buffer_elements * 4 * ELEMENT_BYTES
         return all(
-            views[b.name].span * ELEMENT_BYTES + ALIGNMENT <= limit for b in texel if b.name in views
+            views[b.name].span * ELEMENT_BYTES + ALIGNMENT <= limit
+            for b in texel
+            if b.name in views
         )
 
-    def _bind(self, module: ShaderModule, field: BufferField, view: View) -> tuple[BufferRange, int]:
+    def _bind(
+        self, module: ShaderModule, field: BufferField, view: View
+    ) -> tuple[BufferRange, int]:
         """The descriptor's range, and what is left of the offset, in elements of the shader's declaration."""
         start = view.offset * ELEMENT_BYTES
         aligned = start // ALIGNMENT * ALIGNMENT
@@ -162,17 +188,25 @@ class PlanLowering:
                 f"node '{self.node}': '{field.name}' of kernel '{module.kernel}' takes {size} bytes, more than the "
                 f"device's maxStorageBufferRange of {self.caps.max_storage_buffer_range}; use a smaller input size"
             )
-        return BufferRange(view.storage, aligned, size, field.reads, field.writes), (start - aligned) // step
+        return BufferRange(view.storage, aligned, size, field.reads, field.writes), (
+            start - aligned
+        ) // step
 
     def _check_names(
         self, module: ShaderModule, what: str, given: Mapping[str, object], declared: set[str]
     ) -> None:
         missing, surplus = declared - set(given), set(given) - declared
         if missing or surplus:
-            text = [f"misses {sorted(missing)}"] * bool(missing) + [f"does not declare {sorted(surplus)}"] * bool(surplus)
-            raise BuildError(f"{what}s of shader '{module.kernel}' for node '{self.node}': it {' and '.join(text)}")
+            text = [f"misses {sorted(missing)}"] * bool(missing) + [
+                f"does not declare {sorted(surplus)}"
+            ] * bool(surplus)
+            raise BuildError(
+                f"{what}s of shader '{module.kernel}' for node '{self.node}': it {' and '.join(text)}"
+            )
 
-    def _check_grid(self, kernel: str, spec: Mapping[str, Number], grid: tuple[int, int, int]) -> None:
+    def _check_grid(
+        self, kernel: str, spec: Mapping[str, Number], grid: tuple[int, int, int]
+    ) -> None:
         for axis, count, limit in zip("xyz", grid, self.caps.max_workgroup_count, strict=True):
             if count > limit:
                 raise UnsupportedModelError(
@@ -184,6 +218,10 @@ class PlanLowering:
             size = int(spec.get(f"local_size_{axis}", 1))
             lanes *= size
             if size > limit:
-                raise BuildError(f"kernel '{kernel}': local_size_{axis} = {size} exceeds the device's {limit}")
+                raise BuildError(
+                    f"kernel '{kernel}': local_size_{axis} = {size} exceeds the device's {limit}"
+                )
         if lanes > self.caps.max_workgroup_invocations:
-            raise BuildError(f"kernel '{kernel}': {lanes} invocations exceed {self.caps.max_workgroup_invocations}")
+            raise BuildError(
+                f"kernel '{kernel}': {lanes} invocations exceed {self.caps.max_workgroup_invocations}"
+            )

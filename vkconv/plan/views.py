@@ -146,7 +146,11 @@ class ViewAssignment:
             return None
         dense, views = probe
         source = value.producer.inputs[0]
-        whole = len(views) == 1 and views[0].layout == "linear" == dense.layout and views[0].span == dense.span
+        whole = (
+            len(views) == 1
+            and views[0].layout == "linear" == dense.layout
+            and views[0].span == dense.span
+        )
         if not whole or source is None or not self._can_follow(source) or self._is_alias(source):
             return None
         return source

@@ -99,24 +99,24 @@ class Core:
         while self.orphans:
             self.orphans.popleft().close()
 
-    def close(self) -> bool:
-        """Frees everything, once. False when the device hangs: its handles are abandoned."""
+    def close(self) -> None:
+        """Frees everything, once. The handles of a device that hangs are abandoned."""
         self.system.check_usable()
         with self.lock:
             if self.closed:
-                return True
+                return
             self.closed = True
         settled = True
         for resource in list(self.resources):
             settled = resource.close() and settled
         self.system.open.discard(self)
         if not settled:
-            return False
+            self.system.has_abandoned = True
+            return
         with self.lock:
             self.pipelines.close()
             self.constants.close()
             self.api.lib.vkDestroyDevice(self.handle, self.api.ffi.NULL)
-        return True
 
 
 class VulkanDevice:

@@ -126,8 +126,8 @@ def load() -> Api:
 class Closeable(Protocol):
     """An open device, as the loader sees it at exit."""
 
-    def close(self) -> bool:
-        """Frees everything; False when the device hangs and its handles had to be abandoned."""
+    def close(self) -> None:
+        """Frees everything."""
         ...
 
 
@@ -138,6 +138,8 @@ class Instance:
         self.api = api = load()
         self.pid = os.getpid()
         self.open: set[Closeable] = set()
+        #: a device hangs and keeps its handles, so the instance must outlive it
+        self.has_abandoned = False
         app = api.struct(
             "VkApplicationInfo", pEngineName=c_string(api, "vkconv"), apiVersion=API_VERSION
         )
@@ -189,11 +191,10 @@ class Instance:
         """Closes the devices still open, then the instance; run at exit, before module teardown."""
         if os.getpid() != self.pid:
             return
-        closed = True
         for device in list(self.open):
             with contextlib.suppress(DeviceError):
-                closed = device.close() and closed
-        if closed:
+                device.close()
+        if not self.has_abandoned:
             self.api.lib.vkDestroyInstance(self.handle, self.api.ffi.NULL)
 
 

@@ -1,8 +1,8 @@
 """Compiled pipelines kept on disk between runs.
 
-Nothing in here may fail: a cache that cannot be used is a miss. One file per driver build. Drivers
-have crashed on damaged cache data, so a file carries its digest, and only bytes that
-match reach the driver.
+Nothing in here may fail: a cache that cannot be used is a miss. One file per driver build. The spec
+lets a driver trust its data blindly (VUID-VkPipelineCacheCreateInfo-initialDataSize-00769), so a
+file carries a digest, and only bytes that match it and this very device reach the driver.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _prune(newest: Path) -> None:
 class PipelineCache:
     """A VkPipelineCache that starts from the file and is written back when it has changed."""
 
-    def __init__(self, api: Api, device: object, key: str, enabled: bool) -> None:
+    def __init__(self, api: Api, device: object, key: str, header: bytes, enabled: bool) -> None:
         self._api, self._device = api, device
         self._path: Path | None = None
         data = b""
@@ -87,6 +87,8 @@ class PipelineCache:
             with contextlib.suppress(RuntimeError, OSError):  # no home folder
                 self._path = folder() / f"{key}.pipelines"
                 data = read(self._path)
+        if data[4:32] != header:  # made for another device, or by another driver
+            data = b""
         self._saved = hashlib.sha256(data).digest()
         self.handle = self._create(data)
 

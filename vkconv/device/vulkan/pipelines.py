@@ -39,7 +39,9 @@ class Pipelines:
         self._api, self._device, self._probe = api, device, probe
         self._programs: dict[ShaderModule, Program] = {}
         self._made: list[Program] = []  # half-made ones too, so that a failure leaks nothing
-        self._cache = PipelineCache(api, device, probe.cache_key, probe.allows("pipeline_cache"))
+        self._cache = PipelineCache(
+            api, device, probe.cache_key, probe.cache_header, probe.allows("pipeline_cache")
+        )
         self._grown = False
         c = api.c
         self.descriptor_types: dict[str, int] = {

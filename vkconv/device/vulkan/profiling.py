@@ -30,8 +30,6 @@ class Profiler:
         longest = max(len(s) for s in segments)
         self._queries = resources.timestamps(longest + 1) if self._timed else None
         self._submits: dict[int, list[Any]] = {}
-        #: (device tick, seconds since the run's origin) of the first timestamp of a run
-        self._anchor: tuple[int, float] = (0, 0.0)
 
     def run(self, k: int, origin: float) -> list[StepTime]:
         """Runs segment ``k``; its dispatches' times, in seconds since ``origin``."""
@@ -86,10 +84,9 @@ class Profiler:
             ),
             "reading timestamps",
         )
-        # both clocks are shown as one: a run's first timestamp is put where the host submitted it
-        if not any(self._segments[:k]):
-            self._anchor = (ticks[0], submitted)
-        first, offset = self._anchor
+        # Both clocks are shown as one: each segment's first timestamp is put where the host sent it
+        # off, so that a segment lies before the host steps that follow it. (One anchor for the
+        # whole run does not do: the first submission may wait milliseconds for the compiler.)
 
         def seconds(later: int, earlier: int) -> float:
             # timestamps wrap where the queue has fewer than 64 valid bits (spec 17.5)
@@ -100,7 +97,7 @@ class Profiler:
                 d.node,
                 d.kernel,
                 "gpu",
-                offset + seconds(ticks[i], first),
+                submitted + seconds(ticks[i], ticks[0]),
                 seconds(ticks[i + 1], ticks[i]),
             )
             for i, d in enumerate(dispatches)
