@@ -8,7 +8,8 @@ only the modules that truly need it do so:
 * :mod:`vkconv.converters.demo_net` is the small YOLOv7-style detector behind
   ``vkconv/data/demo.onnx`` (torch).
 * :mod:`vkconv.converters.demo_loss` is the loss that detector is trained with (torch).
-* :mod:`vkconv.converters.demo_scenes` draws the pictures it is trained on (NumPy and Pillow).
+* :mod:`vkconv.converters.demo_scenes` draws the pictures it is trained on (NumPy and Pillow), out
+  of ``demo_backdrops``, ``demo_objects``, ``demo_small_objects`` and ``demo_sprites``.
 
 Importing this package stays cheap: the names below are resolved on first use.
 """

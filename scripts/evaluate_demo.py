@@ -139,6 +139,7 @@ def main() -> None:
     if arguments.report:
         before, rest = REPORT.read_text(encoding="utf-8").split(BEGIN)
         _, after = rest.split(END)
+        lines += ["", f"Measured with {arguments.engine}."]
         measured = f"{BEGIN}\n" + "\n".join(lines) + f"\n{END}"
         REPORT.write_text(before + measured + after, encoding="utf-8")
     if ap50.mean() < 0.9:

@@ -9,9 +9,10 @@ from PIL import Image
 
 from vkconv.converters.demo_scenes import EXAMPLE_SEED, generate_scene
 
-# File name, offset in the seed range of the examples, (width, height) in pixels. Chosen by eye.
+# File name, offset in the seed range of the examples, (width, height) in pixels. Chosen by eye, for
+# looks and for showing what the detector can do; how often it errs is in docs/demo_detector.md.
 EXAMPLES = (
-    ("meadow.jpg", 303, (1280, 720)),
+    ("meadow.jpg", 328, (1280, 720)),
     ("winter.jpg", 125, (960, 640)),
     ("lake.jpg", 620, (640, 480)),
     ("dunes.jpg", 962, (480, 640)),

@@ -23,11 +23,12 @@ layout(push_constant) uniform Push {
 
 void main() {
     FOR_Y(o, outer) FOR_X(i, count * inner) {
-        int k = inner_is_one ? i : i / inner;
+        ivec2 place = inner_is_one ? ivec2(i, 0) : divide(i, inner);
+        int k = place.x;
         int index = indices[indices_offset + k];
         if (index < 0) index += axis_size;
         index = clamp(index, 0, axis_size - 1);
-        int from = x_offset + (o * axis_size + index) * inner + (inner_is_one ? 0 : i - k * inner);
+        int from = x_offset + (o * axis_size + index) * inner + place.y;
         y[y_offset + o * count * inner + i] = x[from];
     }
 }

@@ -34,10 +34,11 @@ void main() {
     int t3 = t2 + size[2];
     int t4 = t3 + size[3];
     FOR_Z(z, size[0] * size[1] * size[2]) {
-        int rest = z / size[2];
-        int i2 = z - rest * size[2];
-        int i0 = rest / size[1];
-        int i1 = rest - i0 * size[1];
+        ivec2 low = divide(z, size[2]);
+        ivec2 high = divide(low.x, size[1]);
+        int i0 = high.x;
+        int i1 = high.y;
+        int i2 = low.y;
         ivec3 outer = ivec3(table[table_offset + i0], table[t1 + i1], table[t2 + i2]);
 #if defined(WIDTH_FOUR)
         vec4 filled = keep_channels(vec4(intBitsToFloat(fill)), i1, channels);

@@ -17,6 +17,8 @@ layout(constant_id = 2) const int kernel_d = 1;
 layout(constant_id = 3) const int kernel_h = 2;
 layout(constant_id = 4) const int kernel_w = 2;
 layout(constant_id = 5) const int rows = 1;
+// whether y has more than one slice in depth
+layout(constant_id = 7) const bool deep = false;
 // false when every tap of every window is inside the input
 layout(constant_id = 6) const bool padded = true;
 
@@ -37,40 +39,55 @@ layout(push_constant) uniform Push {
     int pad_end[3];
 };
 
-// how many taps of the window that starts at `start` lie below `limit`; those below 0 count only as padding
-float taps_inside(int start, int limit, int kernel, int step) {
-    int count = 0;
-    for (int k = 0; k < kernel; k++) {
-        int at = start + k * step;
-        if ((at >= 0 || kind == AVERAGE_WITH_PADDING) && at < limit) count++;
+// Windows up to this size are unrolled: what is left as a loop over masked lanes costs a CPU driver several taps.
+const int UNROLLED_TAPS = 16;
+
+// how many taps of the window that starts at `start`, `step` apart, lie in [low, high)
+float taps_inside(int start, int low, int high, int kernel, int step) {
+    // (in float: halves keep the quotients away from whole numbers, so that rounding cannot matter)
+    float inverse = 1.0 / float(step);
+    float first = max(ceil((float(low - start) - 0.5) * inverse), 0.0);
+    float end = min(ceil((float(high - start) - 0.5) * inverse), float(kernel));
+    return max(end - first, 0.0);
+}
+
+vec4 add_tap(vec4 total, int base, int iz, int iy, int ix) {
+    if (!padded) {
+        vec4 v = LOAD(x, base + (iz * in_size[1] + iy) * in_size[2] + ix);
+        return kind == MAXIMUM ? max(total, v) : total + v;
     }
-    return float(count);
+    // a tap outside reads some element inside, which is then left out: no lane has to branch
+    ivec3 at = ivec3(ix, iy, iz);
+    ivec3 size = ivec3(in_size[2], in_size[1], in_size[0]);
+    ivec3 near = clamp(at, ivec3(0), size - 1);
+    vec4 v = LOAD(x, base + (near.z * size.y + near.y) * size.x + near.x);
+    if (kind == MAXIMUM) return at == near ? max(total, v) : total;
+    return total + (at == near ? v : vec4(0.0));
 }
 
 vec4 window(int base, int z0, int y0, int x0) {
     vec4 total = kind == MAXIMUM ? vec4(uintBitsToFloat(0xff800000u)) : vec4(0.0);
     for (int kz = 0; kz < kernel_d; kz++) {
         int iz = z0 + kz * dilation[0];
-        for (int ky = 0; ky < kernel_h; ky++) {
-            int iy = y0 + ky * dilation[1];
-            bool row_inside = !padded || (iz >= 0 && iz < in_size[0] && iy >= 0 && iy < in_size[1]);
-            if (!row_inside) continue;
-            int row = base + (iz * in_size[1] + iy) * in_size[2];
-            for (int kx = 0; kx < kernel_w; kx++) {
-                int ix = x0 + kx * dilation[2];
-                vec4 v = LOAD(x, row + (padded ? clamp(ix, 0, in_size[2] - 1) : ix));
-                bool inside = !padded || (ix >= 0 && ix < in_size[2]);
-                if (kind == MAXIMUM) total = inside ? max(total, v) : total;
-                else total += inside ? v : vec4(0.0);
-            }
+        if (kernel_h * kernel_w <= UNROLLED_TAPS) {
+            UNROLL for (int ky = 0; ky < kernel_h; ky++) UNROLL for (int kx = 0; kx < kernel_w; kx++)
+                total = add_tap(total, base, iz, y0 + ky * dilation[1], x0 + kx * dilation[2]);
+        } else {
+            for (int ky = 0; ky < kernel_h; ky++) for (int kx = 0; kx < kernel_w; kx++)
+                total = add_tap(total, base, iz, y0 + ky * dilation[1], x0 + kx * dilation[2]);
         }
     }
     if (kind == MAXIMUM) return total;
     if (!padded) return total / float(kernel_d * kernel_h * kernel_w);
-    bool with_padding = kind == AVERAGE_WITH_PADDING;
-    float count = taps_inside(z0, in_size[0] + (with_padding ? pad_end[0] : 0), kernel_d, dilation[0])
-        * taps_inside(y0, in_size[1] + (with_padding ? pad_end[1] : 0), kernel_h, dilation[1])
-        * taps_inside(x0, in_size[2] + (with_padding ? pad_end[2] : 0), kernel_w, dilation[2]);
+    float count = 1.0;
+    UNROLL for (int axis = 0; axis < 3; axis++) {
+        int kernel = axis == 0 ? kernel_d : axis == 1 ? kernel_h : kernel_w;
+        int start = axis == 0 ? z0 : axis == 1 ? y0 : x0;
+        bool margin = kind == AVERAGE_WITH_PADDING;
+        int low = margin ? -pad_begin[axis] : 0;
+        int high = in_size[axis] + (margin ? pad_end[axis] : 0);
+        if (kernel > 1 || margin) count *= taps_inside(start, low, high, kernel, dilation[axis]);
+    }
     return total / max(count, 1.0);
 }
 
@@ -81,14 +98,14 @@ void main() {
         int base = x_offset + n * x_batch + block * in_size[0] * in_size[1] * in_size[2];
         int to = y_offset + n * y_batch + block * out_size[0] * out_size[1] * out_size[2];
         FOR_X(i, out_size[0] * groups * out_size[2]) {
-            int row = i / out_size[2];
-            int ox = i - row * out_size[2];
-            int oz = out_size[0] == 1 ? 0 : row / groups;
-            int oy = (row - oz * groups) * rows;
+            ivec2 row_column = divide(i, out_size[2]);
+            ivec2 depth_row = deep ? divide(row_column.x, groups) : ivec2(0, row_column.x);
+            int ox = row_column.y;
+            int oz = depth_row.x;
+            int oy = depth_row.y * rows;
             int z0 = oz * stride[0] - pad_begin[0];
             int x0 = ox * stride[2] - pad_begin[2];
-            for (int r = 0; r < rows; r++) {
-                if (oy + r >= out_size[1]) break;
+            UNROLL for (int r = 0; r < rows; r++) if (oy + r < out_size[1]) {
                 vec4 v = window(base, z0, (oy + r) * stride[1] - pad_begin[1], x0);
                 // a window without any tap inside has no maximum: its padding lanes must be zero all the same
                 if (kind == MAXIMUM && padded) v = keep_channels(v, block, channels);

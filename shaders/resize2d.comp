@@ -54,15 +54,30 @@ layout(push_constant) uniform Push {
 #define FETCH(index) x[index]
 #endif
 
+// what is left as a loop over masked lanes costs a CPU driver more than its body
+const int UNROLLED_PAIRS = 2;
+
+TEXEL column_pair(int row, int ox, int p) {
+    vec4 t = LOAD(table, table_offset + table_w + ox * pairs_w + p);
+    return FETCH(row + int(t.x)) * t.y + FETCH(row + int(t.z)) * t.w;
+}
+
 TEXEL along_width(int row, int ox, vec4 first) {
     if (pairs_w == 0) return FETCH(row + ox);
     if (single) return FETCH(row + int(first.x)) * first.y;
     TEXEL total = FETCH(row + int(first.x)) * first.y + FETCH(row + int(first.z)) * first.w;
-    for (int p = 1; p < pairs_w; p++) {
-        vec4 t = LOAD(table, table_offset + table_w + ox * pairs_w + p);
-        total += FETCH(row + int(t.x)) * t.y + FETCH(row + int(t.z)) * t.w;
+    if (pairs_w <= UNROLLED_PAIRS) {
+        UNROLL for (int p = 1; p < pairs_w; p++) total += column_pair(row, ox, p);
+    } else {
+        for (int p = 1; p < pairs_w; p++) total += column_pair(row, ox, p);
     }
     return total;
+}
+
+TEXEL row_pair(int from, vec4 rows_read, int ox, vec4 columns) {
+    TEXEL first = along_width(from + int(rows_read.x) * in_w, ox, columns) * rows_read.y;
+    if (single) return first;
+    return first + along_width(from + int(rows_read.z) * in_w, ox, columns) * rows_read.w;
 }
 
 void main() {
@@ -71,26 +86,37 @@ void main() {
         int from = x_offset + n * x_batch + map * in_h * in_w;
         int to = y_offset + n * y_batch + map * out_h * out_w;
         FOR_X(i, groups * out_w) {
-            int group = i / out_w;
-            int ox = i - group * out_w;
+            ivec2 place = divide(i, out_w);
+            int group = place.x;
+            int ox = place.y;
             vec4 first_w = pairs_w > 0 ? LOAD(table, table_offset + table_w + ox * pairs_w) : vec4(0.0);
-            for (int r = 0; r < rows; r++) {
+            UNROLL for (int r = 0; r < rows; r++) if (group * rows + r < out_h) {
                 int oy = group * rows + r;
-                if (oy >= out_h) break;
                 TEXEL total = TEXEL(0.0);
-                bool outside = first_w.x < 0.0;
-                if (pairs_h == 0) total = outside ? total : along_width(from + oy * in_w, ox, first_w);
-                for (int p = 0; p < pairs_h; p++) {
-                    vec4 t = LOAD(table, table_offset + oy * pairs_h + p);
-                    outside = outside || t.x < 0.0;
-                    if (outside) break;
-                    total += along_width(from + int(t.x) * in_w, ox, first_w) * t.y;
-                    if (!single) total += along_width(from + int(t.z) * in_w, ox, first_w) * t.w;
+                // (an index outside is read as 0, so that no lane has to stop)
+                bool outside = extrapolate && first_w.x < 0.0;
+                vec4 columns = outside ? vec4(0.0, first_w.yzw) : first_w;
+                if (pairs_h == 0) {
+                    total = along_width(from + oy * in_w, ox, columns);
+                } else {
+                    vec4 t = LOAD(table, table_offset + oy * pairs_h);
+                    if (extrapolate) {
+                        outside = outside || t.x < 0.0;
+                        t.x = max(t.x, 0.0);
+                    }
+                    total = row_pair(from, t, ox, columns);
+                }
+                if (pairs_h <= UNROLLED_PAIRS) {
+                    UNROLL for (int p = 1; p < pairs_h; p++)
+                        total += row_pair(from, LOAD(table, table_offset + oy * pairs_h + p), ox, columns);
+                } else {
+                    for (int p = 1; p < pairs_h; p++)
+                        total += row_pair(from, LOAD(table, table_offset + oy * pairs_h + p), ox, columns);
                 }
                 if (extrapolate && outside) {
                     total = TEXEL(extrapolation);
 #if defined(WIDTH_FOUR)
-                    total = keep_channels(total, map / maps_per_block, channels);
+                    total = keep_channels(total, divide(map, maps_per_block).x, channels);
 #endif
                 }
                 y[to + oy * out_w + ox] = total;

@@ -32,8 +32,9 @@ void main() {
     int inner = along_width ? groups : width;
     int pixels = height * width;
     FOR_Z(n, batches) FOR_Y(block, blocks) FOR_X(i, groups * (along_width ? height : width)) {
-        int outer = i / inner;
-        int rest = i - outer * inner;
+        ivec2 place = divide(i, inner);
+        int outer = place.x;
+        int rest = place.y;
         int line = along_width ? outer * width : rest;
         int first = (along_width ? rest : outer) * 4;
         int from = x_offset + n * x_batch + block * pixels + line;
@@ -42,7 +43,7 @@ void main() {
         // a position outside the line is replaced by the nearest inside, which the window holds as well
 #define AT(k) LOAD(x, from + clamp(start + (k), 0, size - 1) * step)
         vec4 shared_part = AT(3);
-        for (int k = 4; k < taps; k++) shared_part = max(shared_part, AT(k));
+        UNROLL for (int k = 4; k < taps; k++) shared_part = max(shared_part, AT(k));
         vec4 left2 = AT(2);
         vec4 left1 = max(AT(1), left2);
         vec4 left0 = max(AT(0), left1);

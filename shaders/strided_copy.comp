@@ -42,17 +42,15 @@ void main() {
         int rest = z;
         UNROLL for (int d = 3; d >= 0; d--) {
             if (d < 4 - outer_dims) break;
-            int next = d == 4 - outer_dims ? 0 : rest / size[d];
-            int index = rest - next * size[d];
-            from_z += index * x_stride[d];
-            to_z += index * y_stride[d];
-            rest = next;
+            ivec2 place = d == 4 - outer_dims ? ivec2(0, rest) : divide(rest, size[d]);
+            from_z += place.y * x_stride[d];
+            to_z += place.y * y_stride[d];
+            rest = place.x;
         }
         FOR_Y(j, height) FOR_X(i, width) {
-            int i4 = inner_two ? i / size[5] : j;
-            int i5 = inner_two ? i - i4 * size[5] : i;
-            int from = from_z + i4 * x_stride[4] + i5 * x_stride[5];
-            int to = to_z + i4 * y_stride[4] + i5 * y_stride[5];
+            ivec2 at = inner_two ? divide(i, size[5]) : ivec2(j, i);
+            int from = from_z + at.x * x_stride[4] + at.y * x_stride[5];
+            int to = to_z + at.x * y_stride[4] + at.y * y_stride[5];
 #if defined(WIDTH_FOUR)
             y[to] = LOAD(x, from);
 #else

@@ -28,8 +28,9 @@ void main() {
         int from = x_offset + n * x_batch + map * height * width;
         int to = y_offset + n * y_batch + map * height * scale_h * out_w;
         FOR_X(i, height * width) {
-            int row = i / width;
-            int column = i - row * width;
+            ivec2 place = divide(i, width);
+            int row = place.x;
+            int column = place.y;
             vec4 v = LOAD(x, from + i);
             int corner = to + row * scale_h * out_w + column * scale_w;
             for (int a = 0; a < scale_h; a++)

@@ -1,25 +1,30 @@
-"""Graphs as text, for ``vkconv inspect``: what a model looks like before, between and after the passes."""
+"""Graphs as text, for ``vkconv inspect``: a model before, between and after the passes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from vkconv.errors import InvalidInputError
+from vkconv.errors import InvalidInputError, UnsupportedModelError
 from vkconv.ir import Graph, TensorType, Value
 from vkconv.onnx_reader import read_model
 from vkconv.passes import PASSES, infer_and_fold, rewrite
+from vkconv.placement import problems
 
 
 def describe_graph(model: Any, after: str | None = None) -> str:
-    """The nodes of ``model`` (path, bytes or ModelProto) after the passes up to ``after``; None: after all.
+    """The nodes of ``model`` (path, bytes or ModelProto) after the passes up to ``after``.
 
-    Dynamic dimensions stay dynamic. ``after="read"`` shows the model as read.
+    None: after all; "read": as the file has them. Dynamic dimensions stay dynamic. Raises
+    InvalidInputError on an unknown pass, InvalidModelError, and UnsupportedModelError unless
+    ``after`` is "read".
     """
     names = ["read", "infer_and_fold", *(run.__name__ for run in PASSES)]
     if after is not None and after not in names:
         raise InvalidInputError(f"no pass is called '{after}'; the passes: {', '.join(names)}")
     graph = read_model(model)
     if after != "read":
+        if found := problems(graph):
+            raise UnsupportedModelError.from_nodes(found)
         infer_and_fold(graph)
         if after != "infer_and_fold":
             rewrite(graph, after)

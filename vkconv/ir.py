@@ -38,7 +38,7 @@ DTYPES = (
 
 @dataclass(frozen=True)
 class TensorType:
-    """Element type (numpy's name, ``"string"`` for text) and shape; str and None dims are dynamic."""
+    """Element type (numpy's name, or ``"string"``) and shape; str and None dims are dynamic."""
 
     dtype: str
     shape: tuple[Dim, ...] | None
@@ -104,12 +104,15 @@ class Value:
         return self.known_type.dtype
 
 
+def type_of(array: Array) -> TensorType:
+    return TensorType("string" if array.dtype.kind in "OSU" else array.dtype.name, array.shape)
+
+
 def constant(name: str, array: Array) -> Value:
     """A constant value; its array is made read-only, since passes share it."""
     array = np.asarray(array)
     array.flags.writeable = False
-    dtype = "string" if array.dtype.kind in "OSU" else array.dtype.name
-    return Value(name, TensorType(dtype, array.shape), array)
+    return Value(name, type_of(array), array)
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ class Graph:
         return dropped[::-1]
 
     def copy(self) -> Graph:
-    XX
+        """A graph of its own values and nodes; constants' arrays are shared (they're read-only)."""
         twin: dict[int, Value] = {}
 
         def clone(value: Value) -> Value:

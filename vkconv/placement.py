@@ -8,16 +8,21 @@ from typing import Literal
 
 from vkconv.dispatch import Dispatch, Plan
 from vkconv.errors import NodeProblem, VkconvError
-from vkconv.ir import DTYPES, Graph
-from vkconv.ops.base import NEWEST_OPSET, create, find_operator
+from vkconv.ir import DTYPES, Graph, Node, Opaque
+from vkconv.ops.base import NEWEST_OPSET, check_inputs, create, find_operator
 
 Where = Literal["gpu", "host", "folded", "fused", "deferred"]
+
+_CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """One node of the model. ``detail``: its kernels ("view" when it needs none), the node it was fused into, or why
-    it runs on the host. "deferred": it is planned during the run, once a shape it depends on is known."""
+    """One node of the model.
+
+    ``detail``: its kernels ("view" when it needs none), the node it was fused into, or why it runs
+    on the host. "deferred": it is planned during the run, once a shape it depends on is known.
+    """
 
     node: str
     op_type: str
@@ -27,32 +32,46 @@ class Placement:
 
 def problems(graph: Graph) -> list[NodeProblem]:
     """All nodes that no room of this version can run; empty when the model is supported."""
-    found: list[NodeProblem] = []
-    opset = graph.opsets.get("", 1)
+    found = []
     for node in graph.nodes:
-        reason = None
-        if node.domain == "" and opset > NEWEST_OPSET:
-            reason = f"opset {opset} is newer than {NEWEST_OPSET}, the newest known here; export with an older one"
-        elif find_operator(node) is None:
-            reason = "no such operator here; export it as standard operators"
-        else:
-            try:
-                create(node)
-            except VkconvError as error:
-                reason = str(error)
+        reason = _problem(node, graph.opsets.get("", 1))
         if reason is not None:
             found.append(NodeProblem(node.name, node.op_type, reason, node.opset, "", node.domain))
-    for value in graph.inputs:
-        if value.type is None or value.type.dtype not in DTYPES:
-            kind = "no tensor" if value.type is None else value.type.dtype
-            found.append(
-                NodeProblem(value.name, "graph input", f"its type is not supported ({kind})")
-            )
+    inputs = {id(v) for v in graph.inputs}
+    for value in graph.values():
+        where = "graph input" if id(value) in inputs else "initializer"
+        if value.producer is None and (value.type is None or value.type.dtype not in DTYPES):
+            kind = "not a tensor" if value.type is None else value.type.dtype
+            found.append(NodeProblem(value.name, where, f"its type ({kind}) is not supported"))
     return found
 
 
+def _problem(node: Node, opset: int) -> str | None:
+    """Why a node cannot run, or None."""
+    if node.domain == "" and opset > NEWEST_OPSET:
+        return (
+            f"opset {opset} is newer than {NEWEST_OPSET}, the newest known here; "
+            "export the model with an older one"
+        )
+    if node.domain == "" and node.op_type in _CONTROL_FLOW:
+        return (
+            "control flow is not run by this version; export the model with its branches and "
+            "loops traced away"
+        )
+    if find_operator(node) is None:
+        return "no such operator here; export it as standard operators"
+    for name, value in node.attributes.items():
+        if isinstance(value, Opaque):
+            return f"attribute '{name}' is {value.kind}, which is not supported"
+    try:
+        check_inputs(create(node), node)
+    except VkconvError as error:
+        return str(error).removeprefix(str(node)).lstrip(": ")
+    return None
+
+
 def placements(source: Iterable[tuple[str, str]], graph: Graph, plan: Plan) -> list[Placement]:
-    """The placement of the model's own nodes (``source``: name and op_type) under a plan of ``graph``."""
+    """Where the model's own nodes (``source``: name, op_type) run under a plan of ``graph``."""
     kernels: dict[str, list[str]] = {}
     for step in plan.steps:
         if isinstance(step, Dispatch) and step.kernel not in kernels.setdefault(step.node, []):
@@ -63,14 +82,11 @@ def placements(source: Iterable[tuple[str, str]], graph: Graph, plan: Plan) -> l
     for name, op_type in source:
         if name in present:
             reason = present[name].host_reason
-            detail = ", ".join(kernels.get(name, [])) or "view"
-            result.append(
-                Placement(name, op_type, "host", reason)
-                if reason
-                else Placement(name, op_type, "gpu", detail)
-            )
+            detail = reason or ", ".join(kernels.get(name, [])) or "view"
+            result.append(Placement(name, op_type, "host" if reason else "gpu", detail))
         elif name in owner:
             result.append(Placement(name, op_type, "fused", owner[name]))
         else:
-            result.append(Placement(name, op_type, "folded", "computed when the model was planned"))
+            _, detail = graph.absorbed.get(name, ("", "computed when the model was planned"))
+            result.append(Placement(name, op_type, "folded", detail))
     return result

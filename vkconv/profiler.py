@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +48,7 @@ class Profile:
         ]
 
     def write_chrome_trace(self, path: str | os.PathLike[str]) -> None:
-        """Write the Trace Event Format (complete events, microseconds), one track for the GPU and one for the host.
+        """Write the Trace Event Format: complete events in microseconds, a track per processor.
 
         The file appears whole or not at all. Raises InvalidInputError when it can't be written.
         """
@@ -78,12 +77,14 @@ class Profile:
                 }
             )
         target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name)
-            with os.fdopen(handle, "w") as file:
-                json.dump({"traceEvents": events, "displayTimeUnit": "ms"}, file)
-            os.replace(temporary, target)
-        except OSError as error:
-            raise InvalidInputError(
-                f"the trace '{target}' cannot be written: {error.strerror}"
-            ) from None
+            try:
+                with temporary.open("w", encoding="utf-8") as file:
+                    json.dump({"traceEvents": events, "displayTimeUnit": "ms"}, file)
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise InvalidInputError(f"the trace '{target}' cannot be written: {why}") from None

@@ -1,8 +1,11 @@
-"""A graph at concrete input shapes: planned at once as far as shapes are known, the rest during the run.
+"""A graph at concrete input shapes: planned at once as far as shapes are known, then in the run.
 
-Almost every model is one stage. Where a shape depends on what the model computes (a Reshape by computed sizes, an
-operator whose output size depends on data), the stage ends: what the rest needs is read back, the rest becomes a graph
-of its own with the missing facts filled in, and its stage is kept for the next run that meets the same ones.
+Almost every model is one stage. Where a shape depends on what the model computes (a Reshape by
+computed sizes, an operator whose output size depends on data), the stage ends: what the rest needs
+is read back, the rest becomes a graph of its own with the missing facts filled in, and its stage is
+kept for the next run that meets the same ones.
+
+Not thread-safe: the session lets one run in at a time.
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ import numpy as np
 
 from vkconv.device.base import Device, Executable, StepTime
 from vkconv.dispatch import Dispatch, Plan
-from vkconv.errors import InvalidModelError, VkconvError
-from vkconv.ir import Array, Graph, Node, TensorType, Value, constant
+from vkconv.errors import InvalidInputError, InvalidModelError, VkconvError
+from vkconv.ir import Array, Graph, Node, Value, constant, type_of
 from vkconv.ops.base import UnknownShapeError, as_tuple, create, infer_types
 from vkconv.passes import finish, infer_and_fold, rewrite, unresolved
 from vkconv.placement import Placement, placements
@@ -25,13 +28,25 @@ from vkconv.plan import ConstantStore, make_plan
 
 #: stages kept behind one stage: facts computed by the model may differ in every run
 LATER_STAGES = 4
+DEPENDS_ON_DATA = "the shape of its output depends on its input"
+
+
+#: nodes that run on the host, and why
+HostNodes = list[tuple[Node, str]]
 
 
 class Stage:
-    """The resolvable part of ``graph`` on a device, and what follows it."""
+    """The resolvable part of ``graph`` on a device, and what follows it.
+
+    ``report`` hears of the nodes that run on the host before anything is planned.
+    """
 
     def __init__(
-        self, graph: Graph, device: Device, store: ConstantStore, report: Callable[[Graph], None]
+        self,
+        graph: Graph,
+        device: Device,
+        store: ConstantStore,
+        report: Callable[[HostNodes], None],
     ) -> None:
         self._device, self._store, self._report = device, store, report
         infer_and_fold(graph)
@@ -39,7 +54,10 @@ class Stage:
         infer_and_fold(graph)
         self._rest = _split(graph)
         finish(graph, device.caps)
-        report(graph)
+        hosts = [(n, n.host_reason) for n in graph.nodes if n.host_reason is not None]
+        if self._rest is not None:
+            hosts += [(n, DEPENDS_ON_DATA) for n in self._rest.computed]
+        report(hosts)
         self.graph = graph
         self.plan: Plan = make_plan(graph, device.caps, store)
         self._executable: Executable = device.prepare(self.plan)
@@ -90,7 +108,7 @@ class Stage:
         self._later.move_to_end(key)
         return self._later[key], feeds
 
-    # --- what it looks like -----------------------------------------------------------------------------------
+    # --- what it looks like ------------------------------------------------------------------
 
     def placement(self) -> list[Placement]:
         own = {p.node: p for p in placements(self.graph.source_nodes, self.graph, self.plan)}
@@ -100,8 +118,7 @@ class Stage:
         following = {p.node: p for p in later.placement()} if later else {}
         for name, op_type in self.graph.source_nodes:
             if name in self._rest.computed_names:
-                reason = "the shape of its output depends on its input"
-                own[name] = Placement(name, op_type, "host", reason)
+                own[name] = Placement(name, op_type, "host", DEPENDS_ON_DATA)
             elif name in self._rest.names:
                 pending = Placement(
                     name, op_type, "deferred", "planned when the shapes it needs are known"
@@ -111,10 +128,13 @@ class Stage:
 
     def describe(self) -> str:
         plan = self.plan
+        barriers = sum(d.barrier for d in plan.dispatches)
+        constants = sum(s.size for s in plan.constants)
         lines = [
-            f"{len(plan.dispatches)} dispatches, {sum(d.barrier for d in plan.dispatches)} barriers, arena "
-            f"{plan.arena_size / 2**20:.2f} MiB (lower bound {plan.arena_lower_bound / 2**20:.2f}), constants "
-            f"{sum(s.size for s in plan.constants) / 2**20:.2f} MiB"
+            f"{len(plan.dispatches)} dispatches, {barriers} barriers, "
+            f"arena {plan.arena_size / 2**20:.2f} MiB "
+            f"(lower bound {plan.arena_lower_bound / 2**20:.2f}), "
+            f"constants {constants / 2**20:.2f} MiB"
         ]
         for step in plan.steps:
             if isinstance(step, Dispatch):
@@ -132,7 +152,10 @@ class Stage:
 
 @dataclass
 class _Rest:
-    """What cannot be planned yet: ``facts`` are values to become constants, ``computed`` nodes to be run by numpy."""
+    """What cannot be planned yet.
+
+    ``facts`` are values to become constants, ``computed`` nodes to be run by numpy.
+    """
 
     graph: Graph
     facts: list[str]
@@ -154,13 +177,13 @@ class _Rest:
                 fact = constant(value.name, known[value.name].copy())
                 value.type, value.array = fact.type, fact.array
             else:
-                value.type = TensorType(feeds[value.name].dtype.name, feeds[value.name].shape)
+                value.type = type_of(feeds[value.name])
         graph.inputs = [v for v in graph.inputs if not v.is_constant]
         return graph
 
 
 def _split(graph: Graph) -> _Rest | None:
-    """Cut ``graph`` where shapes end: it keeps what is resolved and yields what the rest, returned, reads."""
+    """Cut ``graph`` where shapes end: it keeps what is resolved; the rest, if any, is returned."""
     waiting = unresolved(graph)
     if not waiting:
         return None
@@ -200,12 +223,12 @@ def _split(graph: Graph) -> _Rest | None:
 
 
 def _classify(node: Node, facts: dict[str, Value], computed: list[Node]) -> None:
-    """Whether a node whose input types are known waits for a value's contents, or has to be run to know."""
+    """Whether a node of known input types waits for a value's contents, or has to be run."""
     op = create(node)
     try:
         infer_types(op, node)
     except UnknownShapeError as error:
-        if error.value is not None:
+        if error.value is not None and not error.value.is_constant:
             facts[error.value.name] = error.value
         else:
             computed.append(node)
@@ -217,7 +240,12 @@ def _compute(node: Node, known: Mapping[str, Array]) -> dict[str, Array]:
         for v in node.inputs
     ]
     try:
-        results = as_tuple(create(node).reference(*arrays))
+        with np.errstate(all="ignore"):
+            results = as_tuple(create(node).reference(*arrays))
     except VkconvError as error:
         raise type(error)(f"{node}: {error}") from None
+    except Exception as error:
+        raise InvalidInputError(
+            f"{node} failed on the host: {type(error).__name__}: {error}"
+        ) from error
     return {v.name: np.asarray(a) for v, a in zip(node.outputs, results, strict=False)}

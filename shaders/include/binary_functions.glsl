@@ -64,7 +64,7 @@ ivec4 compare(int kind, vec4 a, vec4 b) {
 
 // integer division truncates toward zero; by zero, and of the least integer by -1, it is undefined in GLSL and could
 // stop a CPU driver: the result is then 0, and -a
-int divide(int a, int b) {
+int quotient(int a, int b) {
     if (b == 0) return 0;
     if (b == -1) return -a;
     return a / b;
@@ -85,16 +85,16 @@ int binary_int(int kind, int a, int b) {
     if (kind == BINARY_ADD) return a + b;
     if (kind == BINARY_SUB) return a - b;
     if (kind == BINARY_MUL) return a * b;
-    if (kind == BINARY_DIV) return divide(a, b);
+    if (kind == BINARY_DIV) return quotient(a, b);
     if (kind == BINARY_POW) return power_int(a, b);
     if (kind == BINARY_MAX) return max(a, b);
     if (kind == BINARY_MIN) return min(a, b);
     if (kind == BINARY_PRELU) return a < 0 ? a * b : a;
     if (kind == BINARY_MOD) {
-        int r = a - divide(a, b) * b;
+        int r = a - quotient(a, b) * b;
         return r != 0 && (r < 0) != (b < 0) && b != 0 ? r + b : r;
     }
-    if (kind == BINARY_REMAINDER) return a - divide(a, b) * b;
+    if (kind == BINARY_REMAINDER) return a - quotient(a, b) * b;
     if (kind == BINARY_EQUAL) return int(a == b);
     if (kind == BINARY_LESS) return int(a < b);
     if (kind == BINARY_LESS_OR_EQUAL) return int(a <= b);

@@ -1,6 +1,6 @@
 """ONNX's own nine ``light_*`` models: classifiers whose weights are made by ConstantOfShape.
 
-All weights of a tensor being equal, all classes come out equal, and mistakes can hide: so a model is
+All weights of a tensor being equal, all classes come out equal and mistakes can hide: so a model is
 also given weights that differ.
 """
 
@@ -53,7 +53,11 @@ def ramp(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
 
 
 def reweighted(model: onnx.ModelProto, seed: int = 9) -> onnx.ModelProto:
-    """The model with random weights for each ConstantOfShape; activations keep their size."""
+    """The model with random weights for each ConstantOfShape, scaled for activations to last.
+
+    What the last Softmax reads becomes an output too: probabilities near 0 and 1 hide what they are
+    made of.
+    """
     shapes = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     generator = np.random.default_rng(seed)
     readers = {name: node for node in model.graph.node for name in node.input}
@@ -67,6 +71,10 @@ def reweighted(model: onnx.ModelProto, seed: int = 9) -> onnx.ModelProto:
             result.graph.initializer.append(numpy_helper.from_array(weights, node.output[0]))
         else:
             result.graph.node.append(node)
+    last = model.graph.node[-1]
+    if last.op_type == "Softmax":
+        result.graph.output.add().name = last.input[0]
+        result.graph.output[-1].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     return result
 
 

@@ -10,7 +10,8 @@ from tests.harness import Case, check_device, check_reference, random
 from vkconv.capabilities import DeviceCaps
 from vkconv.errors import InvalidModelError
 from vkconv.ops.conv_geometry import Axis, conv_axes
-from vkconv.ops.conv_kernels import Problem, pack_lanes, pack_tiles, select_kernel
+from vkconv.ops.conv_kernels import Problem, select_kernel
+from vkconv.ops.conv_weights import pack_lanes, pack_tiles
 
 
 def conv(
@@ -118,14 +119,33 @@ TRANSPOSED = [
     transposed((2, 6, 9), 4, (4,), strides=[3], pads=[1, 1]),
     transposed((1, 64, 16, 16), 32, (2, 2), strides=[2, 2]),
 ]
-CASES = POINTWISE + DIRECT + ONE_DIMENSIONAL + DEPTHWISE + GROUPED + TRANSPOSED
 THREE_DIMENSIONAL = [
     conv((1, 3, 5, 6, 7), 4, (3, 3, 3), pads=[1, 1, 1, 1, 1, 1]),
+    conv((2, 17, 4, 7, 13), 9, (2, 3, 3), strides=[2, 1, 2], pads=[1, 0, 1, 0, 2, 1]),
+    conv((1, 8, 9, 7, 5), 12, (3, 1, 3), dilations=[2, 1, 2], pads=[2, 0, 2, 2, 0, 2]),
+    conv((2, 5, 3, 4, 7), 6, (1, 1, 1)),
+    conv((1, 8, 1, 6, 6), 8, (1, 3, 3), pads=[0, 1, 1, 0, 1, 1]),
+    conv((1, 24, 3, 5, 5), 16, (3, 3, 3), group=2, pads=[1, 1, 1, 1, 1, 1]),
+    conv((1, 6, 5, 6, 7), 6, (3, 3, 3), group=6, pads=[1, 1, 1, 1, 1, 1]),
+    conv((1, 6, 4, 5, 3), 9, (2, 2, 3), group=3, strides=[2, 1, 1]),
     transposed((1, 3, 4, 3, 5), 2, (2, 3, 2), strides=[2, 2, 2]),
+    transposed((2, 9, 3, 4, 5), 17, (3, 3, 3), strides=[2, 1, 3], pads=[1, 1, 1, 1, 0, 2]),
+    transposed((1, 8, 3, 3, 3), 8, (3, 3, 3), group=2, strides=[2, 2, 2], output_padding=[1, 0, 1]),
+    transposed((1, 4, 3, 4, 3), 6, (2, 3, 3), group=2, strides=[2, 1, 2], dilations=[1, 2, 1]),
 ]
+CASES = POINTWISE + DIRECT + ONE_DIMENSIONAL + DEPTHWISE + GROUPED + TRANSPOSED
+CASES += THREE_DIMENSIONAL
+#: weights and bias computed by the model, or one of the two
+COMPUTED = [
+    case.but(constant=constant)
+    for cases in (POINTWISE, DIRECT, ONE_DIMENSIONAL, DEPTHWISE, GROUPED, TRANSPOSED)
+    for case, constant in zip(cases[:6], ((), (), (), (2,), (1,), ()), strict=False)
+    if len(case.inputs) == 3 or 2 not in constant
+]
+COMPUTED += [THREE_DIMENSIONAL[i].but(constant=()) for i in (0, 1, 5, 6, 7, 9, 10, 11)]
 
 
-@pytest.mark.parametrize("case", CASES + THREE_DIMENSIONAL, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_reference(case: Case) -> None:
     check_reference(case)
 
@@ -135,10 +155,9 @@ def test_device(case: Case) -> None:
     check_device(case)
 
 
-@pytest.mark.parametrize("case", THREE_DIMENSIONAL, ids=str)
-def test_three_spatial_axes_run_on_the_host(case: Case) -> None:
-    with pytest.warns(RuntimeWarning, match="no kernel"):
-        check_device(case, where="host")
+@pytest.mark.parametrize("case", COMPUTED, ids=str)
+def test_weights_that_the_model_computes(case: Case) -> None:
+    check_device(case)
 
 
 @pytest.mark.parametrize("opset", [9, 11, 22])
@@ -197,7 +216,7 @@ def axis(size: int, kernel: int, stride: int = 1, pad: int = 0) -> Axis:
         (
             Problem(1, 64, 1, 2, axis(80, 3, 1, 1), axis(80, 3, 1, 1)),
             LAVAPIPE,
-            "grouped_conv2d",
+            "grouped_conv",
             4,
             False,
         ),

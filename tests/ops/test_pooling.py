@@ -119,6 +119,24 @@ def test_integers(dtype: str) -> None:
     check_device(case, where="host")
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("LpPool", (random(2, 3, 9, 7),), {**attributes, "p": p}, opset)
+        for opset, p, attributes in [
+            (18, 2, dict(kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])),
+            (18, 3, dict(kernel_shape=[3, 2], dilations=[2, 1])),
+            (11, 1, dict(kernel_shape=[2, 2], auto_pad="SAME_UPPER")),
+        ]
+    ]
+    + [Case("GlobalLpPool", (random(2, 3, 9, 7),), {"p": 3}, 2)],
+    ids=str,
+)
+def test_norms(case: Case) -> None:
+    check_reference(case)
+    check_device(case, where="host")
+
+
 def test_infinities_are_values() -> None:
     x = np.full((1, 3, 6, 6), -np.inf, np.float32)
     x[0, 0, 2, 2] = np.inf

@@ -151,7 +151,7 @@ def test_long_columns() -> None:
 
 
 def test_too_long_for_one_loop() -> None:
-    x = random(40_000, 2, 3)
+    x = random(60_000, 2, 3)
     check_device(Case("ReduceSum", (x, np.array([0, 2])), constant=(1,)), where="host")
 
 

@@ -267,15 +267,25 @@ def _checked(node: Node, name: str, value: Any, annotation: str) -> Any:
     return value
 
 
-def infer_types(op: Operator, node: Node) -> tuple[TensorType, ...]:
-    """The node's output types. Every InvalidModelError names the node; the number of inputs is
-    checked."""
+def check_inputs(op: Operator, node: Node) -> None:
+    """Raises InvalidModelError when the node has too few or many inputs, or omits a needed one."""
+    signature = inspect.signature(op.infer)
     try:
-        inspect.signature(op.infer).bind(*node.inputs)
+        bound = signature.bind(*node.inputs)
     except TypeError:
         raise InvalidModelError(
             f"{node} has {len(node.inputs)} inputs, which {node.op_type} does not take"
         ) from None
+    for name, value in bound.arguments.items():
+        parameter = signature.parameters[name]
+        needed = parameter.kind is not parameter.VAR_POSITIONAL
+        if value is None and needed and parameter.default is parameter.empty:
+            raise InvalidModelError(f"{node} omits its input '{name}', which {node.op_type} needs")
+
+
+def infer_types(op: Operator, node: Node) -> tuple[TensorType, ...]:
+    """The node's output types. Every InvalidModelError names the node; its inputs are checked."""
+    check_inputs(op, node)
     try:
         types = op.infer(*node.inputs)
     except InvalidModelError as error:

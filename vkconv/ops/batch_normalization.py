@@ -15,7 +15,7 @@ from vkconv.dispatch import Dispatch, c4_dims
 from vkconv.errors import InvalidModelError, UnsupportedModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.base import Lowering, Operator, Tensor, is_c4, operator
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 from vkconv.ops.packing import pad_axis
 
 
@@ -110,14 +110,14 @@ class BatchNormalization(Operator):
             dense_batch, axes = channels * pixels, {"width": "scalar", "access": "ssbo"}
         if n * channels * pixels == 0:
             return []
-        size = lanes(ctx.caps, pixels)
+        grid = spread(ctx.caps, pixels, channels, n)
         return [
             ctx.dispatch(
                 "channel_affine",
                 buffers,
                 {"batches": n, "channels": channels, "pixels": pixels, "dense_batch": dense_batch},
-                {"local_size_x": size},
-                cover(ctx.caps, size, pixels, channels, n),
+                grid.spec,
+                grid.count,
                 **axes,
             )
         ]

@@ -25,7 +25,7 @@ from vkconv.ops.base import (
 )
 from vkconv.ops.binary_codes import Binary
 from vkconv.ops.broadcasting import KERNEL_DIMENSIONS, Walk, c4_walk, linear_walk
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 from vkconv.ops.packing import pack_c4
 
 
@@ -123,7 +123,7 @@ def lower_binary(ctx: Lowering, function: Binary, a: View, b: View, y: View) -> 
     over_lanes = lane_dimensions(walk)
     rows = KERNEL_DIMENSIONS - over_lanes
     width = prod(walk.size[rows:])
-    size = lanes(ctx.caps, width)
+    grid = spread(ctx.caps, width, prod(walk.size[3:rows]), prod(walk.size[:3]))
     return [
         ctx.dispatch(
             "binary",
@@ -136,14 +136,14 @@ def lower_binary(ctx: Lowering, function: Binary, a: View, b: View, y: View) -> 
                 "channels": y.shape[1] if masked else 0,
             },
             {
-                "local_size_x": size,
+                **grid.spec,
                 "kind": int(function),
                 "lane_dimensions": over_lanes,
                 "a_splat": int(splats[0]),
                 "b_splat": int(splats[1]),
                 "masked": int(masked),
             },
-            cover(ctx.caps, size, width, prod(walk.size[3:rows]), prod(walk.size[:3])),
+            grid.count,
             **axes,
         )
     ]

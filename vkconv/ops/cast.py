@@ -17,7 +17,7 @@ from vkconv.errors import InvalidModelError
 from vkconv.ir import DTYPES, Array, Layout, TensorType, Value
 from vkconv.ops.activation_codes import Activation
 from vkconv.ops.base import DEVICE_DTYPES, FLOATS, Lowering, Operator, Tensor, is_c4, operator
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 from vkconv.ops.unary import lower_unary
 
 
@@ -51,15 +51,15 @@ def lower_cast(ctx: Lowering, x: View, y: View) -> list[Dispatch]:
     """y = x for linear views of one shape, of which at least one is of integers."""
     if not y.span:
         return []
-    size = lanes(ctx.caps, y.span)
+    grid = spread(ctx.caps, y.span)
     bits = 1 if y.dtype == "bool" else min(np.dtype(y.dtype).itemsize * 8, 32)
     return [
         ctx.dispatch(
             "cast",
             {"x": x, "y": y},
             {"count": y.span},
-            {"local_size_x": size, "bits": bits, "is_signed": int(not y.dtype.startswith("u"))},
-            cover(ctx.caps, size, y.span),
+            {**grid.spec, "bits": bits, "is_signed": int(not y.dtype.startswith("u"))},
+            grid.count,
             **{
                 "from": "int" if x.is_integer else "float",
                 "to": "int" if y.is_integer else "float",

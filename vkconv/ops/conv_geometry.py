@@ -44,6 +44,8 @@ def check_operands(x: Value, weight: Value, kernel_shape: Sequence[int] | None) 
         raise InvalidModelError(
             f"input of shape {x.dims} and weights of shape {weight.dims} do not fit each other"
         )
+    if weight.dtype != x.dtype:
+        raise InvalidModelError(f"input of {x.dtype} and weights of {weight.dtype} do not fit")
     kernel = weight.dims[2:]
     if kernel_shape and tuple(kernel_shape) != kernel:
         raise InvalidModelError(

@@ -23,7 +23,7 @@ class TransposedConvolution(Operator):
     """What plain and fused ConvTranspose share."""
 
     device_dtypes: ClassVar[frozenset[str]] = FLOATS
-    constant_inputs: ClassVar[frozenset[int]] = frozenset({1, 2})
+    linear_inputs: ClassVar[frozenset[int]] = frozenset({1, 2})
     auto_pad: str
     dilations: tuple[int, ...] | None
     group: int
@@ -62,7 +62,7 @@ class TransposedConvolution(Operator):
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         x = inputs[0]
-        if x is not None and len(x.dims) > 4:
+        if x is not None and len(x.dims) > 5:
             return f"ConvTranspose over {len(x.dims) - 2} spatial axes has no kernel"
         return None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.ops.base import Lowering, ceil_div
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 
 #: dimensions of strided_copy.comp
 KERNEL_DIMS = 6
@@ -91,7 +91,7 @@ def strided_copy(
     inner_two = height > 1 and width < 64
     if inner_two:
         height, width = 1, height * width
-    size = lanes(ctx.caps, width)
+    grid = spread(ctx.caps, width, height, outer[0] * outer[1] * outer[2] * outer[3])
     axes = {"width": "four"} if vec4 else {"width": "one", "access": "ssbo"}
     return [
         ctx.dispatch(
@@ -105,11 +105,11 @@ def strided_copy(
                 "y_stride": [d.y for d in loops],
             },
             {
-                "local_size_x": size,
+                **grid.spec,
                 "outer_dims": sum(1 for n in outer if n > 1),
                 "inner_two": int(inner_two),
             },
-            cover(ctx.caps, size, width, height, outer[0] * outer[1] * outer[2] * outer[3]),
+            grid.count,
             **axes,
         )
     ]
@@ -135,8 +135,8 @@ def channel_copy(
     n, _, h, w = c4_dims(y.shape)
     if n * h * w * count == 0:
         return []
-    size = lanes(ctx.caps, h * w)
     blocks = ceil_div(y_first + count, 4) - y_first // 4
+    grid = spread(ctx.caps, h * w, blocks, n)
     return [
         ctx.dispatch(
             "channel_copy",
@@ -148,7 +148,7 @@ def channel_copy(
                 "y_first": y_first,
                 "count": count,
             },
-            {"local_size_x": size, "shift": (x_first - y_first) % 4, "merge": int(merge)},
-            cover(ctx.caps, size, h * w, blocks, n),
+            {**grid.spec, "shift": (x_first - y_first) % 4, "merge": int(merge)},
+            grid.count,
         )
     ]

@@ -13,7 +13,7 @@ from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import DEVICE_DTYPES, Lowering, Operator, Tensor, normalise_axis, operator
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 from vkconv.ops.regions import Region, copy_region, region_view
 
 
@@ -66,14 +66,14 @@ class Gather(Operator):
         axis = normalise_axis(self.axis, len(x.shape))
         outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
         count = math.prod(indices.shape)
-        size = lanes(ctx.caps, count * inner)
+        grid = spread(ctx.caps, count * inner, outer)
         return [
             ctx.dispatch(
                 "gather",
                 {"x": source, "indices": ctx.operand(indices, "linear"), "y": y},
                 {"outer": outer, "axis_size": x.shape[axis], "count": count, "inner": inner},
-                {"local_size_x": size, "inner_is_one": int(inner == 1)},
-                cover(ctx.caps, size, count * inner, outer),
+                {**grid.spec, "inner_is_one": int(inner == 1)},
+                grid.count,
             )
         ]
 

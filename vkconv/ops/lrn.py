@@ -10,7 +10,7 @@ from vkconv.dispatch import Dispatch, c4_dims
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.base import Lowering, Operator, Tensor, operator
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 
 
 @operator("LRN", since=(1, 13))
@@ -57,7 +57,7 @@ class LRN(Operator):
         if y.span == 0:
             return []
         before, after = self._reach()
-        size = lanes(ctx.caps, h * w)
+        grid = spread(ctx.caps, h * w, blocks, n)
         return [
             ctx.dispatch(
                 "lrn",
@@ -70,8 +70,8 @@ class LRN(Operator):
                     "beta": self.beta,
                     "bias": self.bias,
                 },
-                {"local_size_x": size, "before": before, "after": after},
-                cover(ctx.caps, size, h * w, blocks, n),
+                {**grid.spec, "before": before, "after": after},
+                grid.count,
             )
         ]
 

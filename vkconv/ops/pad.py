@@ -21,7 +21,7 @@ from vkconv.ops.base import (
     operator,
 )
 from vkconv.ops.copying import c4_strides, row_major
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 
 MODES: dict[str, Literal["reflect", "edge", "wrap"]] = {
     "reflect": "reflect",
@@ -180,7 +180,7 @@ def _collapsed(shape: Ints, maps: Sequence[Array]) -> list[tuple[int, Array]]:
 def _copy(
     ctx: Lowering, x: View, y: View, sizes: list[int], table: Array, fill: float | int
 ) -> Dispatch:
-    size = lanes(ctx.caps, sizes[4])
+    grid = spread(ctx.caps, sizes[4], sizes[3], sizes[0] * sizes[1] * sizes[2])
     kind = np.int32 if x.is_integer else np.float32
     if x.is_integer:
         fill = max(min(int(fill), 2**31 - 1), -(2**31))
@@ -195,7 +195,7 @@ def _copy(
             "channels": y.shape[1] if is_c4 else 1,
             "fill": int(np.array(fill, kind).view(np.int32)),
         },
-        {"local_size_x": size},
-        cover(ctx.caps, size, sizes[4], sizes[3], sizes[0] * sizes[1] * sizes[2]),
+        grid.spec,
+        grid.count,
         **axes,
     )

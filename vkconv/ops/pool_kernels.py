@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.ops.base import Lowering, ceil_div
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 from vkconv.ops.pool_window import Axis
 
 #: ``kind`` of pool.comp
@@ -21,10 +21,12 @@ def pool(ctx: Lowering, x: View, y: View, axes: tuple[Axis, ...], kind: int) -> 
         return global_pool(ctx, x, y, maximum=kind == MAXIMUM)
     one = Axis(1, 1, 1, 1, 1, 0, 0)
     d, h, w = (one,) * (3 - len(axes)) + axes
-    # an index is divided once per invocation, which on a CPU costs as much as two taps
-    rows = min(4, h.out) if ctx.caps.kind == "cpu" else 1
+    # on a CPU an index costs as much as two taps, so several outputs share it; more than two padded
+    # means exceed what the driver unrolls, and then take three times as long
+    shared_rows = 4 if kind == MAXIMUM or inside else 2
+    rows = min(shared_rows, h.out) if ctx.caps.kind == "cpu" else 1
     width = d.out * ceil_div(h.out, rows) * w.out
-    size = lanes(ctx.caps, width)
+    grid = spread(ctx.caps, width, blocks, n)
     spatial = (d, h, w)
     return [
         ctx.dispatch(
@@ -41,15 +43,16 @@ def pool(ctx: Lowering, x: View, y: View, axes: tuple[Axis, ...], kind: int) -> 
                 "pad_end": [a.end for a in spatial],
             },
             {
-                "local_size_x": size,
+                **grid.spec,
                 "kind": kind,
                 "kernel_d": d.kernel,
                 "kernel_h": h.kernel,
                 "kernel_w": w.kernel,
+                "deep": int(d.out > 1),
                 "rows": rows,
                 "padded": int(not inside),
             },
-            cover(ctx.caps, size, width, blocks, n),
+            grid.count,
         )
     ]
 
@@ -64,13 +67,13 @@ def sliding_maximum(ctx: Lowering, x: View, y: View, axes: tuple[Axis, ...]) -> 
 
     def along(axis: Axis, source: View, target: View, along_width: bool) -> Dispatch:
         width = ceil_div(w, 4) * h if along_width else ceil_div(h, 4) * w
-        size = lanes(ctx.caps, width)
+        grid = spread(ctx.caps, width, blocks, n)
         return ctx.dispatch(
             "sliding_max",
             {"x": source, "y": target},
             {"batches": n, "blocks": blocks, "height": h, "width": w, "pad": axis.begin},
-            {"local_size_x": size, "taps": axis.kernel, "along_width": int(along_width)},
-            cover(ctx.caps, size, width, blocks, n),
+            {**grid.spec, "taps": axis.kernel, "along_width": int(along_width)},
+            grid.count,
         )
 
     return [along(axes[1], x, between, True), along(axes[0], between, y, False)]
@@ -89,12 +92,13 @@ def global_pool(ctx: Lowering, x: View, y: View, *, maximum: bool) -> list[Dispa
     size = 1
     while size * 2 <= min(limit, ctx.caps.max_workgroup_invocations) and size < h * w:
         size *= 2
+    grid = spread(ctx.caps, 1, blocks, n, size=size)
     return [
         ctx.dispatch(
             "global_pool2d",
             {"x": x, "y": y},
             {"batches": n, "blocks": blocks, "pixels": h * w},
-            {"local_size_x": size, "maximum": int(maximum)},
-            cover(ctx.caps, 1, 1, blocks, n),
+            {**grid.spec, "maximum": int(maximum)},
+            grid.count,
         )
     ]

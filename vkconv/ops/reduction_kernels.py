@@ -10,7 +10,7 @@ from math import prod
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch, View
 from vkconv.ops.base import Lowering, ceil_div
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 
 #: kept, and reduced, dimensions that the kernel has
 KERNEL_DIMENSIONS = 3
@@ -18,7 +18,7 @@ KERNEL_DIMENSIONS = 3
 CHUNK = 8192
 #: iterations that one invocation may make in all its loops together. llvmpipe ends every loop after 65535 (Mesa's
 #: LP_MAX_TGSI_LOOP_ITERATIONS), silently; and long loops run into the watchdogs of GPUs
-MOST_ITERATIONS = 30_000
+MOST_ITERATIONS = 50_000
 
 
 class Combine(IntEnum):
@@ -163,11 +163,11 @@ def _dispatch(
     reduced = [Axis(1, 0)] * (KERNEL_DIMENSIONS - len(axes.reduced)) + list(axes.reduced)
     sizes = [a.size for a in kept]
     if shared:
-        size = lanes_per_row(ctx.caps, reduced[-1].size)
-        grid = cover(ctx.caps, 1, chunks, sizes[2], sizes[0] * sizes[1])
+        grid = spread(ctx.caps, chunks, sizes[2], sizes[0] * sizes[1], size=1)
+        spec = {**grid.spec, "local_size_x": lanes_per_row(ctx.caps, reduced[-1].size)}
     else:
-        size = lanes(ctx.caps, sizes[2])
-        grid = cover(ctx.caps, size, sizes[2], sizes[1], sizes[0])
+        grid = spread(ctx.caps, sizes[2], sizes[1], sizes[0])
+        spec = dict(grid.spec)
     return ctx.dispatch(
         "reduce",
         {"x": x, "y": y},
@@ -182,12 +182,12 @@ def _dispatch(
             "count": count,
         },
         {
-            "local_size_x": size,
+            **spec,
             "combination": int(how.combine),
             "pre": int(how.pre),
             "post": int(how.post),
         },
-        grid,
+        grid.count,
         dtype="int" if x.is_integer else "float",
         lanes="shared_result" if shared else "own_result",
     )

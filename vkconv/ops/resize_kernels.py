@@ -11,7 +11,7 @@ from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.ir import Array
 from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.copying import Dim, c4_strides, row_major, strided_copy
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 from vkconv.ops.resize_tables import AxisTable
 
 
@@ -84,13 +84,13 @@ def _pass(
         1 if column_table is None else column_table.whole_factor(in_w),
     )
     if is_c4 and factors[0] and factors[1]:
-        size = lanes(ctx.caps, in_h * in_w)
+        grid = spread(ctx.caps, in_h * in_w, maps, batches)
         return ctx.dispatch(
             "upsample2d",
             {"x": x, "y": y},
             {"batches": batches, "maps": maps, "height": in_h, "width": in_w},
-            {"local_size_x": size, "scale_h": factors[0], "scale_w": factors[1]},
-            cover(ctx.caps, size, in_h * in_w, maps, batches),
+            {**grid.spec, "scale_h": factors[0], "scale_w": factors[1]},
+            grid.count,
         )
     packed = [
         np.zeros((0, 4), np.float32) if t is None else _pack(t) for t in (row_table, column_table)
@@ -98,7 +98,7 @@ def _pass(
     used = [t for t in (row_table, column_table) if t is not None]
     rows = min(4, out_h) if ctx.caps.kind == "cpu" else 1
     width = ceil_div(out_h, rows) * out_w
-    size = lanes(ctx.caps, width)
+    grid = spread(ctx.caps, width, maps, batches)
     push = {
         "batches": batches,
         "maps": maps,
@@ -117,14 +117,14 @@ def _pass(
         {"x": x, "y": y, "table": ctx.constant(np.concatenate(packed), "table")},
         push,
         {
-            "local_size_x": size,
+            **grid.spec,
             "pairs_h": 0 if row_table is None else len(packed[0]) // out_h,
             "pairs_w": 0 if column_table is None else len(packed[1]) // out_w,
             "rows": rows,
             "extrapolate": int(any(t.outside.any() for t in used)),
             "single": int(all(t.indices.shape[1] == 1 for t in used)),
         },
-        cover(ctx.caps, size, width, maps, batches),
+        grid.count,
         **axes,
     )
 

@@ -121,8 +121,8 @@ def _coordinates(
         last = np.float32(size - 1)
         if out == 1:
             return np.full(1, half * (start + end) * last, np.float32)
-        spread: Array = x * (end - start) * last / np.float32(out - 1)
-        return start * last + spread
+        steps: Array = start * last + x * (end - start) * last / np.float32(out - 1)
+        return steps
     if mode == "pytorch_half_pixel" and out == 1:
         return x * 0
     offset = np.float32(0)
@@ -146,7 +146,7 @@ def _nearest(at: Array, scale: float, mode: str) -> Array:
 
 
 def _triangle(distance: Array) -> Array:
-    return np.clip(1 - distance, 0, None)
+    return np.asarray(np.maximum(1 - distance, 0))
 
 
 def _cubic(distance: Array, sampling: Sampling) -> Array:

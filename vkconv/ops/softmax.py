@@ -12,7 +12,7 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import Lowering, Operator, Tensor, normalise_axis, operator
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 from vkconv.ops.reduction_kernels import CHUNK, MOST_ITERATIONS, lanes_per_row
 
 
@@ -69,7 +69,10 @@ class AlongAxis(Operator):
             outer, rows, outer_stride, row_stride = 1, outer, 0, axis
         else:
             rows, outer_stride, row_stride = inner, axis * inner, 1
-        size = lanes_per_row(ctx.caps, axis) if shared else lanes(ctx.caps, rows)
+        grid = spread(ctx.caps, rows, outer, size=1 if shared else None)
+        spec = {**grid.spec, "logarithmic": int(self.logarithmic)}
+        if shared:
+            spec["local_size_x"] = lanes_per_row(ctx.caps, axis)
         return [
             ctx.dispatch(
                 "softmax",
@@ -82,8 +85,8 @@ class AlongAxis(Operator):
                     "axis": axis,
                     "step": inner,
                 },
-                {"local_size_x": size, "logarithmic": int(self.logarithmic)},
-                cover(ctx.caps, 1 if shared else size, rows, outer),
+                spec,
+                grid.count,
                 lanes="shared_row" if shared else "own_row",
             )
         ]

@@ -12,7 +12,7 @@ from typing import ClassVar
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.base import Lowering, Operator, Tensor, operator
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 
 
 def _same_memory(view: View, batch_stride: int) -> bool:
@@ -81,13 +81,13 @@ def _convert(ctx: Lowering, kernel: str, x: View, y: View) -> list[Dispatch]:
     n, blocks, h, w = c4_dims(x.shape)
     if n * blocks * h * w == 0:
         return []
-    size = lanes(ctx.caps, h * w)
+    grid = spread(ctx.caps, h * w, blocks, n)
     return [
         ctx.dispatch(
             kernel,
             {"x": x, "y": y},
             {"batches": n, "channels": x.shape[1], "pixels": h * w},
-            {"local_size_x": size},
-            cover(ctx.caps, size, h * w, blocks, n),
+            grid.spec,
+            grid.count,
         )
     ]

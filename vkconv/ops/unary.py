@@ -16,7 +16,7 @@ from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.activation_codes import Activation
 from vkconv.ops.base import Lowering, Operator, Tensor, is_c4, operator
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 from vkconv.ops.unary_int import IntegerFunction, lower_unary_int
 
 Function = Callable[[Array], Array]
@@ -85,14 +85,14 @@ def lower_unary(
         axes = {"width": "scalar", "access": "ssbo"}
     if count * int(push["batches"]) == 0:
         return []
-    size = lanes(ctx.caps, count)
+    grid = spread(ctx.caps, count, 1, int(push["batches"]))
     return [
         ctx.dispatch(
             "unary",
             {"x": x, "y": y},
             {**push, "count": count, "whole": whole},
-            {"local_size_x": size, "kind": int(code)},
-            cover(ctx.caps, size, count, 1, int(push["batches"])),
+            {**grid.spec, "kind": int(code)},
+            grid.count,
             **axes,
         )
     ]

@@ -11,7 +11,7 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import Lowering, Operator, Tensor, operator
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 
 
 class IntegerFunction(IntEnum):
@@ -30,14 +30,14 @@ def lower_unary_int(
     """y = f(x) for linear views of one shape; ``low`` and ``high`` are the bounds of CLIP."""
     if not y.span:
         return []
-    size = lanes(ctx.caps, y.span)
+    grid = spread(ctx.caps, y.span)
     return [
         ctx.dispatch(
             "unary_int",
             {"x": x, "y": y},
             {"count": y.span, "low": low, "high": high},
-            {"local_size_x": size, "kind": int(function)},
-            cover(ctx.caps, size, y.span),
+            {**grid.spec, "kind": int(function)},
+            grid.count,
         )
     ]
 

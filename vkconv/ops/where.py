@@ -14,7 +14,7 @@ from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import DEVICE_DTYPES, Lowering, Operator, Tensor, broadcast_shapes, operator
 from vkconv.ops.binary import lane_dimensions, require_same_dtype, too_many_dimensions
 from vkconv.ops.broadcasting import KERNEL_DIMENSIONS, linear_walk
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 
 
 @operator("Where", since=(9, 16))
@@ -46,7 +46,7 @@ class Where(Operator):
         over_lanes = lane_dimensions(walk)
         rows = KERNEL_DIMENSIONS - over_lanes
         width = prod(walk.size[rows:])
-        size = lanes(ctx.caps, width)
+        grid = spread(ctx.caps, width, prod(walk.size[3:rows]), prod(walk.size[:3]))
         return [
             ctx.dispatch(
                 "where",
@@ -57,7 +57,7 @@ class Where(Operator):
                     "a_stride": walk.strides[1],
                     "b_stride": walk.strides[2],
                 },
-                {"local_size_x": size, "lane_dimensions": over_lanes},
-                cover(ctx.caps, size, width, prod(walk.size[3:rows]), prod(walk.size[:3])),
+                {**grid.spec, "lane_dimensions": over_lanes},
+                grid.count,
             )
         ]

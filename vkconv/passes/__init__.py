@@ -1,7 +1,8 @@
 """Rewrites of the graph, one per file; PASSES is their order.
 
-Every pass keeps the model's meaning, edits the graph in place and tolerates values without types, so that the passes
-before ``assign_layouts`` can run once at load and again for each set of concrete shapes.
+Every pass keeps the model's meaning, edits the graph in place and tolerates values without types,
+so that the passes before ``assign_layouts`` can run once at load and again for each set of concrete
+shapes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from vkconv.passes.fuse_residual import fuse_residual
 from vkconv.passes.infer_and_fold import infer_and_fold, unresolved
 from vkconv.passes.recognise_activations import recognise_activations
 
-__all__ = ["PASSES", "assign_layouts", "infer_and_fold", "rewrite", "unresolved"]
+__all__ = ["PASSES", "assign_layouts", "finish", "infer_and_fold", "rewrite", "unresolved"]
 
 #: fusions in order; infer_and_fold runs before them, assign_layouts after
 PASSES: tuple[Callable[[Graph], None], ...] = (
@@ -30,14 +31,13 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
 )
 
 
-def rewrite(graph: Graph, after: str | None = None) -> bool:
-    """Run the fusions in order; stop behind the pass called ``after``. Returns whether that name was met."""
+def rewrite(graph: Graph, after: str | None = None) -> None:
+    """Run the fusions in order; stop behind the pass called ``after``."""
     for run in PASSES:
         run(graph)
         graph.keep_live()
         if run.__name__ == after:
-            return True
-    return False
+            return
 
 
 def finish(graph: Graph, caps: DeviceCaps) -> None:

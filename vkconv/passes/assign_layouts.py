@@ -1,7 +1,8 @@
-"""Where each node runs, and the layout of each value; conversions become nodes (ToC4, ToLinear) of the graph.
+"""Where each node runs, and the layout of each value.
 
-Greedy in topological order: a node says which layout it wants, given those its inputs have; a value is converted at
-most once in each direction, however many readers want the other layout.
+Conversions become nodes (ToC4, ToLinear) of the graph. Greedy in topological order: a node says
+which layout it wants, given those its inputs have; a value is converted at most once in each
+direction, however many readers want the other layout.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from vkconv.ops.base import DEVICE_DTYPES, Operator, create, has_method
 
 
 def assign_layouts(graph: Graph, caps: DeviceCaps) -> None:
-    """Set ``Node.host_reason`` and ``Value.layout``, inserting conversions. Types must be concrete."""
+    """Set ``Node.host_reason`` and ``Value.layout``, inserting conversions.
+
+    Types must be concrete.
+    """
     converted: dict[tuple[Value, Layout], Value] = {}
     nodes: list[Node] = []
 

@@ -19,7 +19,10 @@ def fuse_activation(graph: Graph) -> None:
 
 
 def absorb_activation(conv: Node, reader: Node) -> bool:
-    """Let ``conv`` compute what ``reader``, the only user of its output, would; False when that is no activation."""
+    """Let ``conv`` compute what ``reader``, the only user of its output, would.
+
+    False when that is no activation.
+    """
     if reader.domain or reader.inputs[0] is not conv.outputs[0]:
         return False
     found = activation_of(reader)

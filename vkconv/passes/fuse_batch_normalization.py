@@ -1,17 +1,19 @@
 """BatchNormalization behind a convolution becomes part of its weights.
 
     y = gamma * (W x + b - mean) / sqrt(var + eps) + beta
-      = W' x + b'   with   s = gamma / sqrt(var + eps),   W' = s W (per output channel),   b' = s (b - mean) + beta
+      = W' x + b'
+    s = gamma / sqrt(var + eps),  W' = s W (per output channel),  b' = s (b - mean) + beta
 
-Exact for Conv and ConvTranspose whatever their padding, since the normalisation comes after the border was made. The
-other order (normalise, then convolve with padding) is not rewritten: the padding's zeros are not normalised.
+Exact for Conv and ConvTranspose whatever their padding, since the normalisation comes after the
+border was made. The other order (normalise, then convolve with padding) is not rewritten: the
+padding's zeros are not normalised.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from vkconv.ir import Graph, Node, Value, constant
+from vkconv.ir import Array, Graph, Node, constant
 from vkconv.ops.base import create
 from vkconv.passes.patterns import single_user
 
@@ -21,37 +23,37 @@ def fuse_batch_normalization(graph: Graph) -> None:
     for node in list(graph.nodes):
         if node.op_type not in ("Conv", "ConvTranspose") or node.domain:
             continue
-        norm = single_user(graph, node.outputs[0], uses)
-        if (
-            norm is None
-            or norm.op_type != "BatchNormalization"
-            or norm.inputs[0] is not node.outputs[0]
-        ):
-            continue
-        if _fuse(node, norm):
+        while True:
+            norm = single_user(graph, node.outputs[0], uses)
+            if norm is None or norm.op_type != "BatchNormalization" or norm.domain:
+                break
+            if norm.inputs[0] is not node.outputs[0] or not _fuse(node, norm):
+                break
             graph.remove([norm])
 
 
 def _fuse(conv: Node, norm: Node) -> bool:
+    scale_and_shift = _scale_and_shift(norm)
     weight = conv.inputs[1]
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
-    parameters = [v.array if v is not None else None for v in norm.inputs[1:5]]
-    if weight is None or weight.array is None or (bias is not None and bias.array is None):
+    if scale_and_shift is None or weight is None or weight.array is None:
         return False
-    if (
-        len(norm.outputs) > 1
-        or norm.attributes.get("training_mode")
-        or any(p is None for p in parameters)
-    ):
+    if bias is not None and bias.array is None:
         return False
-    gamma, beta, mean, variance = (np.asarray(p, np.float64) for p in parameters)
-    scale = gamma / np.sqrt(variance + float(create(norm).epsilon))  # type: ignore[attr-defined]
-    old = np.zeros_like(mean) if bias is None else np.asarray(bias.array, np.float64)
+    scale, shift = scale_and_shift
     groups = int(conv.attributes.get("group", 1))
+    transposed = conv.op_type == "ConvTranspose"
+    weights = _scaled(weight.array, scale, groups if transposed else 0)
+    if weights is None:
+        return False
+    offset = shift if bias is None else scale * np.asarray(bias.array, np.float64) + shift
+    offset = offset.astype(weights.dtype)
+    if not (np.isfinite(weights).all() and np.isfinite(offset).all()):
+        return False
     conv.inputs = [
         conv.inputs[0],
-        _scaled(weight, scale, groups, transposed=conv.op_type == "ConvTranspose"),
-        constant(f"{conv.name}/bias", (scale * (old - mean) + beta).astype(weight.array.dtype)),
+        constant(f"{weight.name}/scaled", weights),
+        constant(f"{conv.name}/bias", offset),
     ]
     conv.fused += [norm.name, *norm.fused]
     conv.outputs = norm.outputs
@@ -59,13 +61,38 @@ def _fuse(conv: Node, norm: Node) -> bool:
     return True
 
 
-def _scaled(weight: Value, scale: np.ndarray, groups: int, *, transposed: bool) -> Value:
-    """Weights times a factor per output channel: axis 0 of Conv's, axis 1 within each group of ConvTranspose's."""
-    array = np.asarray(weight.array)
-    if transposed:
-        grouped = array.reshape(groups, -1, *array.shape[1:]).astype(np.float64)
-        factor = scale.reshape(groups, 1, -1, *[1] * (array.ndim - 2))
-        product = (grouped * factor).reshape(array.shape)
-    else:
-        product = array.astype(np.float64) * scale.reshape(-1, *[1] * (array.ndim - 1))
-    return constant(f"{weight.name}/scaled", product.astype(array.dtype))
+def _scale_and_shift(norm: Node) -> tuple[Array, Array] | None:
+    """BN as y = scale x + shift, per channel; None unless it is the inference form of constants."""
+    if len(norm.outputs) > 1 or norm.attributes.get("training_mode"):
+        return None
+    # before version 9 each element could have statistics of its own
+    if norm.attributes.get("spatial", 1) != 1:
+        return None
+    arrays = [None if v is None else v.array for v in norm.inputs[1:5]]
+    known = [a.astype(np.float64) for a in arrays if a is not None and a.ndim == 1]
+    if len(known) != 4 or len({a.size for a in known}) != 1:
+        return None
+    gamma, beta, mean, variance = known
+    with np.errstate(all="ignore"):
+        scale = gamma / np.sqrt(variance + float(create(norm).epsilon))  # type: ignore[attr-defined]
+        return scale, beta - scale * mean
+
+
+def _scaled(weight: Array, scale: Array, groups: int) -> Array | None:
+    """Weights times a factor per output channel; None when their numbers disagree.
+
+    The output channels are axis 0 of Conv's weights (``groups`` 0), and axis 1 within each of the
+    groups of ConvTranspose's.
+    """
+    rest = [1] * (weight.ndim - 2)
+    if weight.ndim < 3 or scale.size != (weight.shape[1] * groups if groups else weight.shape[0]):
+        return None
+    wide = weight.astype(np.float64)
+    with np.errstate(all="ignore"):
+        if not groups:
+            return np.asarray((wide * scale.reshape(-1, 1, *rest)).astype(weight.dtype))
+        if weight.shape[0] % groups:
+            return None
+        grouped = wide.reshape(groups, -1, *weight.shape[1:])
+        product = grouped * scale.reshape(groups, 1, -1, *rest)
+        return np.asarray(product.reshape(weight.shape).astype(weight.dtype))

@@ -1,10 +1,10 @@
-"""The addition of a residual moves into the epilogue of the convolution that computes one of its operands.
+"""The addition of a residual moves into the epilogue of the convolution that it follows.
 
     activation(conv(x) + r)     (ResNet)      residual first
     activation(conv(x)) + r     (CSP, ELAN)   residual last
 
-Only between tensors of one shape, and only into the later of two convolutions: the other operand must exist when the
-convolution runs, so it may not depend on the sum's own convolution.
+Only between tensors of one shape, and only into the later of two convolutions: the other operand
+must exist when the convolution runs, so it may not depend on the sum's own convolution.
 """
 
 from __future__ import annotations
@@ -24,18 +24,15 @@ def fuse_residual(graph: Graph) -> None:
             continue
         _fuse(graph, conv, residual, node)
         reader = single_user(graph, node.outputs[0], uses)
-        if (
-            reader is not None
-            and conv.attributes["residual"] == "first"
-            and absorb_activation(conv, reader)
-        ):
+        first = conv.attributes["residual"] == "first"
+        if reader is not None and first and absorb_activation(conv, reader):
             graph.remove([reader])
 
 
 def _operands(
     graph: Graph, add: Node, uses: dict[Value, list[Node]]
 ) -> tuple[Node | None, Value | None]:
-    """The convolution that takes the sum over (the later one when both could) and the other operand."""
+    """The convolution that takes the sum over (the later, when both could); the other operand."""
     order = {id(n): i for i, n in enumerate(graph.nodes)}
     best: tuple[Node | None, Value | None] = (None, None)
     for value, other in (add.inputs, add.inputs[::-1]):

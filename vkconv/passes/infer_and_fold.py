@@ -1,7 +1,7 @@
-"""Concrete types for every value, and constants wherever the inputs' shapes and constants decide the result.
+"""Concrete types for every value, and constants where shapes and constants decide the result.
 
-Nodes whose output shape depends on what a run computes stay without types; ``unresolved`` tells them apart, and the
-session plans them once the shape is known.
+Nodes whose output shape depends on what a run computes stay without types; ``unresolved`` tells
+them apart, and the session plans them once the shape is known.
 """
 
 from __future__ import annotations
@@ -9,37 +9,30 @@ from __future__ import annotations
 import numpy as np
 
 from vkconv.errors import InvalidModelError, VkconvError
-from vkconv.ir import Array, Graph, Node, Value, constant
-from vkconv.ops.base import UnknownShapeError, as_tuple, create, infer_types
+from vkconv.ir import Array, Graph, Node, TensorType, Value, constant
+from vkconv.ops.base import Operator, UnknownShapeError, as_tuple, create, infer_types
 
-#: a folded result may not be larger than this, unless its inputs are: models are untrusted, and a short
-#: model can ask for any size of constant
+#: a folded result may not be larger than this, unless its inputs are: models are untrusted, and a
+#: short model can ask for any size of constant
 FOLD_LIMIT_BYTES = 64 << 20
+#: nor may all of them together, unless the model's constants are
+FOLD_TOTAL_BYTES = 1 << 30
 
 
 def infer_and_fold(graph: Graph) -> None:
-    """Types in place; nodes with known results leave the graph, noted in ``graph.absorbed``."""
+    """Types in place; nodes with known results leave the graph."""
+    budget = max(FOLD_TOTAL_BYTES, 4 * sum(_bytes(v) for v in graph.values() if v.is_constant))
     kept: list[Node] = []
     for node in graph.nodes:
-        if any(v.type is None or not v.type.is_static for v in node.present_inputs):
-            _forget_types(node)
-            kept.append(node)
-            continue
-        op = create(node)
-        try:
-            types = infer_types(op, node)
-        except UnknownShapeError:
-            _forget_types(node)
-            kept.append(node)
-            continue
-        if len(types) < len(node.outputs):
-            raise InvalidModelError(
-                f"{node} has {len(node.outputs)} outputs, {node.op_type} gives {len(types)}"
-            )
-        for value, type_ in zip(node.outputs, types, strict=False):
-            value.type = type_
-        if not _fold(node):
-            kept.append(node)
+        types = _types(node)
+        for index, value in enumerate(node.outputs):
+            value.type = types[index] if types else None
+        if types:
+            wanted = sum(_bytes(v) for v in node.outputs)
+            if wanted <= budget and _fold(node, wanted):
+                budget -= wanted
+                continue
+        kept.append(node)
     graph.nodes = kept
 
 
@@ -50,49 +43,65 @@ def unresolved(graph: Graph) -> list[Node]:
     ]
 
 
-def _forget_types(node: Node) -> None:
-    for value in node.outputs:
-        value.type = None
-
-
-def _fold(node: Node) -> bool:
+def _types(node: Node) -> tuple[TensorType, ...]:
+    """The types of the outputs; none when an input's, or what decides them, is not known yet."""
+    if any(v.type is None or not v.type.is_static for v in node.present_inputs):
+        return ()
     op = create(node)
-    if op.needs_types_only:
-        # a broadcast zero has the shape and takes no memory
-        arrays: list[Array | None] = [
-            None if v is None else np.broadcast_to(np.zeros((), _numpy_dtype(v)), v.dims)
-            for v in node.inputs
-        ]
-    elif all(v.is_constant for v in node.present_inputs):
-        arrays = [None if v is None else v.array for v in node.inputs]
-    else:
+    try:
+        types = infer_types(op, node)
+    except (UnknownShapeError, VkconvError) as error:
+        if isinstance(error, UnknownShapeError):
+            return ()
+        raise
+    except Exception as error:  # shapes that no model has, which an operator does not foresee
+        raise InvalidModelError(
+            f"{node}: its inputs do not fit: {type(error).__name__}: {error}"
+        ) from error
+    if len(types) < len(node.outputs):
+        raise InvalidModelError(
+            f"{node} has {len(node.outputs)} outputs, {node.op_type} gives {len(types)}"
+        )
+    return types
+
+
+def _fold(node: Node, wanted: int) -> bool:
+    """Replace the outputs by constants when everything they depend on is known."""
+    op = create(node)
+    known = all(v.is_constant for v in node.present_inputs)
+    if not known and not op.needs_types_only:
         return False
-    wanted = sum(_bytes(v) for v in node.outputs)
     if wanted > max(FOLD_LIMIT_BYTES, 4 * sum(_bytes(v) for v in node.present_inputs)):
         return False
-    try:
-        with np.errstate(all="ignore"):
-            results = as_tuple(op.reference(*arrays))
-    except VkconvError as error:
-        raise type(error)(f"{node}: {error}") from None
-    except (ValueError, IndexError, TypeError, OverflowError) as error:
-        raise InvalidModelError(
-            f"{node} cannot be computed from its constant inputs: {error}"
-        ) from None
-    for value, array in zip(node.outputs, results, strict=False):
+    for value, array in zip(node.outputs, _computed(op, node), strict=False):
         made = constant(value.name, np.asarray(array))
         if made.type != value.type:
-            raise InvalidModelError(f"{node}: computed {made.type} where {value.type} was inferred")
+            raise InvalidModelError(f"{node}: computed {made.type}, {value.type} was inferred")
         value.type, value.array = made.type, made.array
         value.producer = None
     return True
 
 
-def _numpy_dtype(value: Value) -> str:
-    return "object" if value.dtype == "string" else value.dtype
+def _computed(op: Operator, node: Node) -> tuple[Array, ...]:
+    try:
+        arrays = [None if v is None else _array(v) for v in node.inputs]
+        with np.errstate(all="ignore"):
+            return as_tuple(op.reference(*arrays))
+    except VkconvError as error:
+        raise type(error)(f"{node}: {error}") from None
+    except Exception as error:
+        raise InvalidModelError(
+            f"{node} cannot be computed from its constant inputs: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _array(value: Value) -> Array:
+    """The constant; where only types are asked for, a broadcast zero, which takes no memory."""
+    if value.array is not None:
+        return value.array
+    dtype = "object" if value.dtype == "string" else value.dtype
+    return np.broadcast_to(np.zeros((), dtype), value.dims)
 
 
 def _bytes(value: Value) -> int:
-    return value.known_type.size * (
-        8 if value.dtype in ("string", "float64", "int64", "uint64") else 4
-    )
+    return value.known_type.size * (8 if value.dtype in ("string", "float64", "int64") else 4)

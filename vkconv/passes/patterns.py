@@ -50,11 +50,12 @@ def split_scalar(node: Node) -> tuple[Value, float] | None:
 
 
 def activation_of(node: Node) -> tuple[Activation, float, float] | None:
-    """(code, alpha, beta) when the node is an element-wise y = f(x) that a convolution's epilogue can apply."""
+    """(code, alpha, beta) of an element-wise y = f(x) that a convolution's epilogue can apply."""
     cls = find_operator(node)
     if cls is None or not hasattr(cls, "activation") or len(node.outputs) != 1:
         return None
-    if any(v is not None and v.array is None for v in node.inputs[1:]):
+    # bounds of Clip: absent, or a constant number each
+    if any(v is not None and (v.array is None or v.array.size != 1) for v in node.inputs[1:]):
         return None
     bounds = [None if v is None else v.array for v in node.inputs[1:]]
     found: tuple[Activation, float, float] = create(node).activation(*bounds)  # type: ignore[attr-defined]

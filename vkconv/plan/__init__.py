@@ -1,7 +1,8 @@
-"""Graph -> Plan: ordered steps, storages with lifetimes, arena layout, barriers. Pure data, no device.
+"""Graph -> Plan: ordered steps, storages with lifetimes, arena layout, barriers. Pure data.
 
-The graph has concrete shapes, layouts and placements (see ``vkconv.passes``). Operators lower themselves; this
-room decides which bytes each value gets, when a dispatch has to wait, and what may share memory.
+The graph has concrete shapes, layouts and placements (see ``vkconv.passes``). Operators lower
+themselves; this room decides which bytes each value gets, when a dispatch has to wait, and what may
+share memory. It knows no device, only a device's limits.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ __all__ = ["ConstantStore", "make_plan"]
 
 
 def make_plan(graph: Graph, caps: DeviceCaps, store: ConstantStore) -> Plan:
-    """Plan a graph whose layouts are assigned. Raises UnsupportedModelError when a limit of the device is exceeded."""
+    """Plan a graph whose layouts are assigned.
+
+    Raises UnsupportedModelError when a limit of the device is exceeded.
+    """
     operators = {node: create(node) for node in graph.nodes}
     views = ViewAssignment(graph, operators)
     lowering = PlanLowering(caps, store)
@@ -98,7 +102,10 @@ def _output_port(name: str, value: Value, views: ViewAssignment) -> Port:
 def _lifetimes(
     steps: list[Step], inputs: tuple[Port, ...], outputs: tuple[Port, ...]
 ) -> list[Lifetime]:
-    """First and last step of every arena storage. Inputs live from before the first step, outputs past the last."""
+    """First and last step of every arena storage.
+
+    Inputs live from before the first step, outputs past the last.
+    """
     lives: dict[int, Lifetime] = {}
 
     def touch(storage: Storage, step: int) -> None:

@@ -20,8 +20,8 @@ class Lifetime:
 def place_storages(lifetimes: Iterable[Lifetime]) -> int:
     """Set every storage's ``offset``; returns the arena's size in bytes.
 
-    Greedy by size (Pisarchyk & Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020): the largest
-    first, each at the lowest gap that no storage alive at the same time overlaps.
+    Greedy by size (Pisarchyk & Lee, "Efficient Memory Management for Deep Neural Net Inference",
+    2020): the largest first, each in the lowest gap between the storages alive at the same time.
     """
     placed: list[Lifetime] = []
     total = 0

@@ -1,4 +1,7 @@
-"""Which dispatches must wait: hazards over the arena's bytes (RAW, WAR, WAW), since storages share memory."""
+"""Which dispatches must wait: hazards over the arena's bytes (RAW, WAR, WAW).
+
+Bytes, not storages, since storages share memory.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ Range = tuple[int, int]
 
 
 def with_barriers(steps: Sequence[Step], accesses: Mapping[int, tuple[Access, ...]]) -> list[Step]:
-    """The steps with ``Dispatch.barrier`` set. A host step waits for the device by itself, so it clears everything.
+    """The steps with ``Dispatch.barrier`` set.
 
-    A barrier orders all earlier work before all later work, so after one nothing earlier is pending.
+    A barrier orders all earlier work before all later work, so after one nothing earlier is
+    pending. A host step waits for the device by itself, and so clears everything too.
     """
     result: list[Step] = []
     reads: list[Range] = []

@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from vkconv.dispatch import ELEMENT_BYTES, Storage, View
 from vkconv.ir import Array
 
+Key = tuple[tuple[int, ...], str]
+
 
 def device_array(array: Array) -> Array:
-    """Constants as float32 or int32 elements; integers beyond int32 saturate (ONNX writes INT64_MAX for "to the end")."""
+    """Constants as float32 or int32 elements, dense, in their shape.
+
+    Integers beyond int32 saturate: ONNX writes INT64_MAX for "to the end".
+    """
     if array.dtype.kind == "f":
-        return np.ascontiguousarray(array, np.float32)
-    limits = np.iinfo(np.int32)
-    return np.ascontiguousarray(
-        np.clip(array, limits.min, limits.max) if array.dtype.itemsize > 4 else array, np.int32
-    )
+        dense = np.ascontiguousarray(array, np.float32)
+    else:
+        limits = np.iinfo(np.int32)
+        wide = array.dtype.kind in "iu" and array.dtype.itemsize >= 4
+        fits = np.clip(array, limits.min, limits.max) if wide else array
+        dense = np.ascontiguousarray(fits, np.int32)
+    return dense.reshape(array.shape)  # ascontiguousarray makes a scalar one-dimensional
 
 
 class ConstantStore:
-    """Packed constants by (source arrays, tag). Lives as long as the session, so plans share storages."""
+    """Packed constants by (source arrays, tag). Lives as long as the session: plans share storages.
+
+    An entry goes when no plan holds its storage any more: each plan folds constants of its own, and
+    a session that meets new shapes for days must not keep them all.
+    """
 
     def __init__(self) -> None:
-        # the sources are kept beside their ids: an id may be reused once its object is gone
-        self._packed: dict[tuple[tuple[int, ...], str], tuple[tuple[Array, ...], View]] = {}
+        self._packed: dict[Key, _Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._packed)
 
     def get(self, sources: tuple[Array, ...], tag: str, pack: Callable[[], Array]) -> View:
         key = (tuple(id(s) for s in sources), tag)
-        if key not in self._packed:
-            self._packed[key] = (sources, constant_view(pack(), tag))
-        return self._packed[key][1]
+        entry = self._packed.get(key)
+        storage = entry.storage() if entry is not None else None
+        if entry is None or storage is None:
+            view = constant_view(pack(), tag)
+            packed = self._packed
+
+            def forget(gone: weakref.ref[Storage]) -> None:
+                if key in packed and packed[key].storage is gone:
+                    del packed[key]
+
+            self._packed[key] = _Entry(
+                sources, weakref.ref(view.storage, forget), view.shape, view.dtype
+            )
+            return view
+        return View(storage, entry.shape, entry.dtype, "linear")
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    #: kept beside their ids: an id may be reused once its object is gone
+    sources: tuple[Array, ...]
+    storage: weakref.ref[Storage]
+    shape: tuple[int, ...]
+    dtype: str
 
 
 def constant_view(array: Array, name: str) -> View:

@@ -1,7 +1,7 @@
-"""What operators ask for while lowering: views become descriptor ranges, names are checked against the shader.
+"""What operators ask for while lowering: views become descriptor ranges, names are checked.
 
-The names an operator passes are those the shader declares, reflected from its SPIR-V: a missing or surplus one is an
-error here, when the plan is made, and names shader and field.
+The names an operator passes are those the shader declares, reflected from its SPIR-V: a missing or
+surplus one is an error here, when the plan is made, and names shader and field.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vkconv.shaders import BufferField, ShaderModule
 
 @dataclass(frozen=True)
 class Access:
-    """Bytes of a storage that a dispatch touches; exact, where a descriptor's range starts at an aligned offset."""
+    """Bytes of a storage that a dispatch touches: exact, where a descriptor's range is aligned."""
 
     storage: Storage
     start: int
@@ -52,7 +52,7 @@ class PlanLowering:
         self._store = store
         self._dummy: View | None = None
 
-    # --- tensors ---------------------------------------------------------------------------------------------
+    # --- tensors ---------------------------------------------------------------------------------
 
     def constant(self, array: Array, name: str) -> View:
         return constant_view(array, f"{self.node}: {name}")
@@ -81,7 +81,7 @@ class PlanLowering:
         size = max(elements, 1) * ELEMENT_BYTES
         return View(Storage(size, f"{self.node}: {name}"), (elements,), "float32", "linear")
 
-    # --- dispatches ------------------------------------------------------------------------------------------
+    # --- dispatches ------------------------------------------------------------------------------
 
     def dispatch(
         self,
@@ -117,15 +117,15 @@ class PlanLowering:
                 offsets[f"{field.name}_offset"] = residual
             elif residual:
                 raise BuildError(
-                    f"shader '{kernel}' has no push constant '{field.name}_offset' for a view at element {view.offset}"
+                    f"shader '{kernel}' has no push constant '{field.name}_offset' for a view "
+                    f"at element {view.offset}"
                 )
             if f"{field.name}_batch" in declared:
                 offsets[f"{field.name}_batch"] = view.batch_stride // field.components
         all_push = {**offsets, **push}
         self._check_names(module, "push constant", all_push, declared)
-        unknown = set(spec) - {s.name for s in module.spec}
-        if unknown:
-            raise BuildError(f"shader '{kernel}' has no specialization constant {sorted(unknown)}")
+        known = {s.name for s in module.spec}
+        self._check_names(module, "specialization constant", spec, known & set(spec))
         self._check_grid(kernel, spec, grid)
         result = Dispatch(self.node, kernel, module.variant, ranges, all_push, dict(spec), grid)
         self.accesses[id(result)] = tuple(accesses)
@@ -141,6 +141,7 @@ class PlanLowering:
     def _choose_variant(
         self, kernel: str, axes: Mapping[str, str], views: Mapping[str, View]
     ) -> ShaderModule:
+        """The module, with the first way of access of those preferred that the limits allow."""
         if "access" not in shaders.axes(kernel) or "access" in axes:
             return shaders.load(kernel, tuple(sorted(axes.items())))
         for access in self._access_preference():
@@ -151,57 +152,54 @@ class PlanLowering:
         return shaders.load(kernel, tuple(sorted({**axes, "access": "ssbo"}.items())))
 
     def _access_preference(self) -> list[str]:
-        """Texel buffers read fastest on CPU drivers (measured on lavapipe: 1.3 ns a float against 5.1 for a storage
-        buffer). GPUs read storage buffers at full speed, so they stay with what every limit allows."""
+        """Texel buffers read fastest on CPU drivers (measured on lavapipe: 1.3 ns a float against
+        5.1 for a storage buffer). GPUs read storage buffers at full speed, so they stay with what
+        every limit allows."""
         if self.caps.kind != "cpu":
             return ["ssbo"]
-        wanted = [
-            ("storage_texel", self.caps.storage_texel),
-            ("uniform_texel", self.caps.uniform_texel),
-        ]
-        return [name for name, there in wanted if there]
+        there = {"storage_texel": self.caps.storage_texel, "uniform_texel": self.caps.uniform_texel}
+        return [access for access, supported in there.items() if supported]
 
     def _fits(self, module: ShaderModule, views: Mapping[str, View]) -> bool:
-        texel = [b for b in module.buffers if b.kind != "storage_buffer"]
-        limit = self.caps.max_texel_buffer_elements * 4 * ELEMENT_BYTES
+        """Whether every texel buffer has as few texels as the device allows."""
         return all(
-            views[b.name].span * ELEMENT_BYTES + ALIGNMENT <= limit
-            for b in texel
-            if b.name in views
+            _byte_range(views[field.name], field)[1]
+            <= self.caps.max_texel_buffer_elements * field.components * ELEMENT_BYTES
+            for field in module.buffers
+            if field.kind != "storage_buffer" and field.name in views
         )
 
     def _bind(
         self, module: ShaderModule, field: BufferField, view: View
     ) -> tuple[BufferRange, int]:
-        """The descriptor's range, and what is left of the offset, in elements of the shader's declaration."""
-        start = view.offset * ELEMENT_BYTES
-        aligned = start // ALIGNMENT * ALIGNMENT
+        """The descriptor's range, and what is left of the offset in elements of the shader."""
+        aligned, size = _byte_range(view, field)
+        residual = view.offset * ELEMENT_BYTES - aligned
         step = field.components * ELEMENT_BYTES
-        if (start - aligned) % step:
+        if residual % step:
             raise BuildError(
-                f"shader '{module.kernel}' reads '{field.name}' as vec4, but the view starts at element {view.offset}"
+                f"shader '{module.kernel}' takes '{field.name}' as vec4, but the view starts at "
+                f"element {view.offset} (node '{self.node}')"
             )
-        end = start + max(view.span * ELEMENT_BYTES, ELEMENT_BYTES)
-        size = min(-(-(end - aligned) // step) * step, -(-view.storage.size // 16) * 16 - aligned)
-        if field.kind == "storage_buffer" and size > self.caps.max_storage_buffer_range:
+        limit = self.caps.max_storage_buffer_range
+        if field.kind == "storage_buffer" and size > limit:
             raise UnsupportedModelError(
-                f"node '{self.node}': '{field.name}' of kernel '{module.kernel}' takes {size} bytes, more than the "
-                f"device's maxStorageBufferRange of {self.caps.max_storage_buffer_range}; use a smaller input size"
+                f"node '{self.node}': '{field.name}' of kernel '{module.kernel}' takes {size} "
+                f"bytes, more than the device's maxStorageBufferRange of {limit}; "
+                "use a smaller input size"
             )
-        return BufferRange(view.storage, aligned, size, field.reads, field.writes), (
-            start - aligned
-        ) // step
+        bound = BufferRange(view.storage, aligned, size, field.reads, field.writes)
+        return bound, residual // step
 
     def _check_names(
         self, module: ShaderModule, what: str, given: Mapping[str, object], declared: set[str]
     ) -> None:
         missing, surplus = declared - set(given), set(given) - declared
         if missing or surplus:
-            text = [f"misses {sorted(missing)}"] * bool(missing) + [
-                f"does not declare {sorted(surplus)}"
-            ] * bool(surplus)
+            wrong = [f"{name} is missing" for name in sorted(missing)]
+            wrong += [f"{name} is not declared" for name in sorted(surplus)]
             raise BuildError(
-                f"{what}s of shader '{module.kernel}' for node '{self.node}': it {' and '.join(text)}"
+                f"{what} of shader '{module.kernel}' for node '{self.node}': {', '.join(wrong)}"
             )
 
     def _check_grid(
@@ -210,8 +208,9 @@ class PlanLowering:
         for axis, count, limit in zip("xyz", grid, self.caps.max_workgroup_count, strict=True):
             if count > limit:
                 raise UnsupportedModelError(
-                    f"node '{self.node}': kernel '{kernel}' needs {count} workgroups along {axis}, more than the "
-                    f"device's maxComputeWorkGroupCount of {limit}; use a smaller input size"
+                    f"node '{self.node}': kernel '{kernel}' needs {count} workgroups along {axis}, "
+                    f"more than the device's maxComputeWorkGroupCount of {limit}; "
+                    "use a smaller input size"
                 )
         lanes = 1
         for axis, limit in zip("xyz", self.caps.max_workgroup_size, strict=True):
@@ -219,9 +218,21 @@ class PlanLowering:
             lanes *= size
             if size > limit:
                 raise BuildError(
-                    f"kernel '{kernel}': local_size_{axis} = {size} exceeds the device's {limit}"
+                    f"kernel '{kernel}': local_size_{axis} = {size}, the device allows {limit}"
                 )
         if lanes > self.caps.max_workgroup_invocations:
             raise BuildError(
-                f"kernel '{kernel}': {lanes} invocations exceed {self.caps.max_workgroup_invocations}"
+                f"kernel '{kernel}': a workgroup of {lanes} invocations, the device allows "
+                f"{self.caps.max_workgroup_invocations}"
             )
+
+
+def _byte_range(view: View, field: BufferField) -> tuple[int, int]:
+    """Offset and size in the storage of what a descriptor binds: aligned, in whole elements."""
+    start = view.offset * ELEMENT_BYTES
+    aligned = start // ALIGNMENT * ALIGNMENT
+    step = field.components * ELEMENT_BYTES
+    end = start + max(view.span, 1) * ELEMENT_BYTES
+    # storages are padded to whole vec4s, in the arena and among constants
+    whole = -(-view.storage.size // 16) * 16
+    return aligned, min(-(-(end - aligned) // step) * step, whole - aligned)

@@ -1,7 +1,8 @@
 """Which bytes each value of the graph gets: a storage of its own, or a view of another value's.
 
-Two kinds of sharing, both without copies: the output of a *view* operator (reshape, channel slice) lies in its input;
-the input of a *placing* operator (concat) is written where it lies in the output. A value follows at most one other.
+Two kinds of sharing, both without copies: the output of a *view* operator (reshape, channel slice)
+lies in its input; the input of a *placing* operator (concat) is written where it lies in the
+output. A value follows at most one other.
 """
 
 from __future__ import annotations
@@ -87,8 +88,11 @@ class ViewAssignment:
                     self._slots[out] = HostSlot(out.name, out.dims, out.dtype)
             return
         source = node.inputs[0] if node.inputs else None
-        if source is None or source.is_constant or any(self._follows(out) for out in node.outputs):
-            if source is not None and source in self._reshaped:
+        if source is None or source.is_constant:
+            return
+        if any(self._follows(out) for out in node.outputs):
+            # written in its place already, when it is the reshape that its source follows
+            if self._reshaped.get(source) in node.outputs:
                 self.free_nodes.add(node)
             return
         if isinstance(self.place(source), HostSlot):
@@ -101,7 +105,7 @@ class ViewAssignment:
     def _follows(self, value: Value) -> bool:
         return value in self._placed or value in self._reshaped
 
-    # --- concat: write parts where they belong ------------------------------------------------------------------
+    # --- concat: write parts where they belong ------------------------------------------------
 
     def _try_placing(self, node: Node) -> None:
         whole = dense_view(node.outputs[0], Storage(0, "probe"))
@@ -140,7 +144,7 @@ class ViewAssignment:
         return self._probe_views(value) is not None
 
     def _reshape_source(self, value: Value) -> Value | None:
-        """The input of a reshape that made ``value``, when it can be written straight in its output's place."""
+        """The input of the reshape that made ``value``, when it can be written in its place."""
         probe = self._probe_views(value)
         if probe is None or value.producer is None:
             return None

@@ -113,7 +113,7 @@ class Queue:
                 fence.pending = False
                 return True
             if result != timed_out:
-                fence.pending = False
+                # still pending: whoever frees what the work uses asks the driver again
                 self._failed(result, "waiting for the device")
             left = end - time.monotonic_ns()
             if left <= 0:

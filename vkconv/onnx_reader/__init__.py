@@ -1,0 +1,77 @@
+"""ONNX model -> Graph. The only room that imports onnx; it knows no operator.
+
+Models are untrusted: sizes are checked before anything is allocated, names must resolve, the graph
+must be acyclic, and external data stays inside the model's folder. What is valid ONNX but unknown
+here is handed on as ``Opaque``, so that the caller can list all of it.
+
+    __init__    a path, bytes or a ModelProto -> ModelProto
+    functions   model-local functions are expanded, within bounds
+    graphs      GraphProto -> values and nodes in order
+    tensors     TensorProto -> numpy arrays, external data among them
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
+
+from vkconv.errors import InvalidModelError
+from vkconv.ir import Graph
+from vkconv.onnx_reader.functions import inline_functions
+from vkconv.onnx_reader.graphs import GraphReader
+
+__all__ = ["read_model"]
+
+#: files of up to this many bytes are read; protobuf itself ends at 2 GiB, larger models keep their
+#: tensors in external data
+_LARGEST_FILE = (1 << 31) - 1
+
+
+def read_model(source: Any) -> Graph:
+    """Read a model from a path, bytes or an onnx.ModelProto. Raises InvalidModelError."""
+    model, folder, label = _parse(source)
+    if not model.HasField("graph") or not (model.graph.node or model.graph.output):
+        raise InvalidModelError(f"{label} holds no graph; is it an ONNX model, and whole?")
+    if model.functions:
+        model = inline_functions(model, label)
+    return GraphReader(model, folder, label).read()
+
+
+def _parse(source: Any) -> tuple[ModelProto, Path | None, str]:
+    """The model, the folder of its external data, and what messages call it."""
+    if isinstance(source, ModelProto):
+        return source, None, "the model"
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decode(bytes(source), "the model"), None, "the model"
+    try:
+        path = Path(source)
+    except TypeError:
+        raise InvalidModelError(
+            f"a model is a path, bytes or an onnx.ModelProto, not {type(source).__name__}"
+        ) from None
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise InvalidModelError(f"'{path}' is larger than 2 GiB; no ONNX file is")
+        data = path.read_bytes()
+        folder = path.parent.resolve()
+    except FileNotFoundError:
+        raise InvalidModelError(f"no model file '{path}'; check the path") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        # ValueError: a null character in the path; RuntimeError: a loop of links
+        why = getattr(error, "strerror", None) or error
+        raise InvalidModelError(f"model file '{path}' cannot be read: {why}") from None
+    return _decode(data, f"'{path}'"), folder, f"'{path}'"
+
+
+def _decode(data: bytes, label: str) -> ModelProto:
+    model = ModelProto()
+    try:
+        model.ParseFromString(data)
+    except (DecodeError, RuntimeError, ValueError):
+        raise InvalidModelError(
+            f"{label} is not an ONNX model, or is cut short; export it again or copy it whole"
+        ) from None
+    return model

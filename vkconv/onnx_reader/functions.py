@@ -1,0 +1,58 @@
+"""Model-local functions (the dynamo exporter writes them) are expanded into the graph.
+
+onnx's inliner does the work, but follows a function that calls itself for ever, and expands
+functions that call each other several times each into any number of nodes; so both are counted
+first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import onnx.inliner
+from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto
+
+from vkconv.errors import InvalidModelError
+
+#: nodes after expansion, and calls inside calls: far beyond any exporter's
+MAX_NODES = 1_000_000
+MAX_DEPTH = 100
+
+Key = tuple[str, str, str]
+
+
+def inline_functions(model: ModelProto, label: str) -> ModelProto:
+    """The model without its functions. Raises InvalidModelError."""
+    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+    if _size(model.graph.node, functions, {}, 0, label) > MAX_NODES:
+        raise InvalidModelError(f"{label}: its functions expand to more than {MAX_NODES} nodes")
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except Exception as error:  # the C++ inliner raises several kinds
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InvalidModelError(f"{label}: its functions cannot be expanded: {why}") from None
+
+
+def _size(
+    nodes: Iterable[NodeProto],
+    functions: Mapping[Key, FunctionProto],
+    known: dict[Key, int],
+    depth: int,
+    label: str,
+) -> int:
+    """Nodes after expansion. A function that calls itself is as deep as one can go."""
+    if depth > MAX_DEPTH:
+        raise InvalidModelError(
+            f"{label}: its functions call themselves, or each other more than {MAX_DEPTH} deep"
+        )
+    total = 0
+    for node in nodes:
+        key = (node.domain, node.op_type, node.overload)
+        if key in functions and key not in known:
+            known[key] = _size(functions[key].node, functions, known, depth + 1, label)
+        total += known.get(key, 1)
+        for item in node.attribute:
+            graphs = [item.g] if item.type == AttributeProto.GRAPH else item.graphs
+            for graph in graphs:
+                total += _size(graph.node, functions, known, depth + 1, label)
+    return total

@@ -1,0 +1,122 @@
+"""Weights as the convolution kernels read them: packed by numpy when they are constants, by
+``pack_weights.comp`` when the model computes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vkconv.dispatch import Dispatch, View
+from vkconv.ir import Array
+from vkconv.ops.base import Lowering, Tensor, ceil_div
+from vkconv.ops.grids import cover, lanes
+from vkconv.ops.packing import pad_axis
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """``tile`` outputs together (``pack_tiles``), or 0: four outputs a vec4 (``pack_lanes``).
+
+    ``transposed``: the weights come as ConvTranspose has them, (C, M/group, kernel...).
+    """
+
+    groups: int
+    tile: int
+    transposed: bool = False
+
+
+def packed_weights(
+    ctx: Lowering, weight: Tensor, bias: Tensor | None, form: WeightFormat
+) -> tuple[View, list[Dispatch]]:
+    """The packed weights and biases, and the dispatches that pack what is not constant."""
+    array, bias_array = weight.array, None if bias is None else bias.array
+    if array is None or (bias is not None and bias_array is None):
+        return _pack_on_device(ctx, weight, bias, form)
+    plain = array
+
+    def pack() -> Array:
+        kernels = out_first(plain, form.groups) if form.transposed else plain
+        if form.tile:
+            return pack_tiles(kernels, bias_array, form.groups, form.tile)
+        return pack_lanes(kernels, bias_array)
+
+    sources = (array,) if bias_array is None else (array, bias_array)
+    return ctx.prepack(sources, f"convolution {form}", pack), []
+
+
+def _pack_on_device(
+    ctx: Lowering, weight: Tensor, bias: Tensor | None, form: WeightFormat
+) -> tuple[View, list[Dispatch]]:
+    first, second, *kernel = weight.shape
+    taps = int(np.prod(kernel))
+    out_channels, in_channels = (
+        (second, first // form.groups) if form.transposed else (first // form.groups, second)
+    )
+    if form.tile:
+        rows = form.groups * ceil_div(out_channels, form.tile)
+        length = form.tile // 4 + ceil_div(in_channels, 4) * form.tile * taps
+    else:
+        rows, length = ceil_div(form.groups * out_channels, 4), 1 + in_channels * taps
+    packed = ctx.scratch(rows * length * 4, "packed weights")
+    size = lanes(ctx.caps, length)
+    dispatch = ctx.dispatch(
+        "pack_weights",
+        {
+            "x": ctx.operand(weight, "linear"),
+            "bias": None if bias is None else ctx.operand(bias, "linear"),
+            "y": packed,
+        },
+        {
+            "groups": form.groups,
+            "out_channels": out_channels,
+            "in_channels": in_channels,
+            "taps": taps,
+            "tile": max(form.tile, 4),
+        },
+        {
+            "local_size_x": size,
+            "TILED": int(form.tile > 0),
+            "TRANSPOSED": int(form.transposed),
+            "BIASED": int(bias is not None),
+        },
+        cover(ctx.caps, size, length, rows),
+    )
+    return packed, [dispatch]
+
+
+def out_first(weight: Array, groups: int) -> Array:
+    """ConvTranspose's weights (C, M/group, kernel...) as (M, C/group, kernel...)."""
+    channels, group_out = weight.shape[:2]
+    split = weight.reshape(groups, channels // groups, group_out, *weight.shape[2:])
+    return np.swapaxes(split, 1, 2).reshape(
+        groups * group_out, channels // groups, *weight.shape[2:]
+    )
+
+
+def pack_tiles(weight: Array, bias: Array | None, groups: int, tile: int) -> Array:
+    """(M, C/group, taps...) to ``[group][tile of outputs][bias | input block][tap][output][4
+    inputs]``, as the tiled kernels read it: per tile first its biases, then the weights."""
+    out_channels, in_channels = weight.shape[:2]
+    kernels = weight.reshape(groups, out_channels // groups, in_channels, -1).astype(np.float32)
+    kernels = pad_axis(pad_axis(kernels, 1, tile), 2, 4)
+    tiles, blocks, taps = kernels.shape[1] // tile, kernels.shape[2] // 4, kernels.shape[3]
+    # axes: group, tile, output, block, input, tap
+    split = kernels.reshape(groups, tiles, tile, blocks, 4, taps)
+    body = split.transpose(0, 1, 3, 5, 2, 4).reshape(groups, tiles, -1)
+    head = np.zeros((groups, out_channels // groups), np.float32)
+    if bias is not None:
+        head[:] = bias.reshape(groups, -1)
+    return np.concatenate([pad_axis(head, 1, tile).reshape(groups, tiles, tile), body], axis=2)
+
+
+def pack_lanes(weight: Array, bias: Array | None) -> Array:
+    """(M, C/group, taps...) to ``[block of 4 outputs][bias | input, tap][4 outputs]``: depthwise
+    and grouped kernels."""
+    out_channels = weight.shape[0]
+    rows = np.zeros((out_channels, 1 + int(np.prod(weight.shape[1:]))), np.float32)
+    rows[:, 1:] = weight.reshape(out_channels, -1)
+    if bias is not None:
+        rows[:, 0] = bias
+    rows = pad_axis(rows, 0, 4)
+    return np.ascontiguousarray(rows.reshape(-1, 4, rows.shape[1]).transpose(0, 2, 1))

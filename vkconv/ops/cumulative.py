@@ -1,0 +1,112 @@
+"""CumSum and CumProd: running totals along an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+
+from vkconv.dispatch import Dispatch, View
+from vkconv.errors import InvalidModelError
+from vkconv.ir import Array, TensorType, Value
+from vkconv.ops.base import ARITHMETIC, Lowering, Operator, Tensor, normalise_axis, operator
+from vkconv.ops.grids import spread
+from vkconv.ops.reduction_kernels import lanes_per_row
+from vkconv.ops.rows import rows_along
+
+
+class _Cumulative(Operator):
+    """What the two have in common: ``exclusive`` leaves an element's own number out, ``reverse`` begins at the end."""
+
+    exclusive: int = 0
+    reverse: int = 0
+    product: ClassVar[bool]
+    device_dtypes: ClassVar[frozenset[str]] = ARITHMETIC
+    linear_inputs: ClassVar[frozenset[int]] = frozenset({1})
+    constant_inputs: ClassVar[frozenset[int]] = frozenset({1})
+
+    def infer(self, x: Value, axis: Value) -> TensorType:
+        if axis.known_type.size != 1:
+            raise InvalidModelError(f"the axis has shape {axis.dims}, not one element")
+        if axis.array is not None:
+            normalise_axis(int(axis.array.reshape(-1)[0]), len(x.dims))
+        return x.known_type
+
+    def reference(self, x: Array, axis: Array) -> Array:
+        along = normalise_axis(int(axis.reshape(-1)[0]), x.ndim)
+        wide = x.astype(np.float64) if x.dtype.kind == "f" else x
+        wide = np.flip(wide, along) if self.reverse else wide
+        with np.errstate(all="ignore"):
+            total = (np.cumprod if self.product else np.cumsum)(wide, along, dtype=wide.dtype)
+        if self.exclusive and x.shape[along]:
+            total = np.roll(total, 1, along)
+            total[(slice(None),) * along + (0,)] = int(self.product)
+        with np.errstate(all="ignore"):
+            return np.asarray(np.flip(total, along) if self.reverse else total).astype(x.dtype)
+
+    def lower(
+        self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
+    ) -> list[Dispatch]:
+        (x, axis), y = inputs, outputs[0].on_device
+        assert x is not None and axis is not None and axis.array is not None
+        along = normalise_axis(int(axis.array.reshape(-1)[0]), len(x.shape))
+        return cumulate(
+            ctx,
+            ctx.operand(x, "linear"),
+            y,
+            (prod(y.shape[:along]), y.shape[along], prod(y.shape[along + 1 :])),
+            product=self.product,
+            exclusive=bool(self.exclusive),
+            reverse=bool(self.reverse),
+        )
+
+
+def cumulate(
+    ctx: Lowering,
+    x: View,
+    y: View,
+    split: tuple[int, int, int],
+    *,
+    product: bool = False,
+    exclusive: bool = False,
+    reverse: bool = False,
+) -> list[Dispatch]:
+    """y = running totals of x along the middle of (outer, axis, inner)."""
+    if not prod(split):
+        return []
+    rows = rows_along(*split)
+    grid = spread(ctx.caps, rows.push["rows"], rows.push["outer"], size=1 if rows.shared else None)
+    size = {"local_size_x": lanes_per_row(ctx.caps, split[1])} if rows.shared else {}
+    return [
+        ctx.dispatch(
+            "cumulate",
+            {"x": x, "y": y},
+            rows.push,
+            {
+                **grid.spec,
+                **size,
+                "product": int(product),
+                "exclusive": int(exclusive),
+                "reverse": int(reverse),
+            },
+            grid.count,
+            dtype="int" if y.is_integer else "float",
+            lanes=rows.lanes,
+        )
+    ]
+
+
+@operator("CumSum", since=(11, 14))
+class CumSum(_Cumulative):
+    """y_i = the sum of x_j over j <= i along the axis."""
+
+    product: ClassVar[bool] = False
+
+
+@operator("CumProd", since=(26,))
+class CumProd(_Cumulative):
+    """y_i = the product of x_j over j <= i along the axis."""
+
+    product: ClassVar[bool] = True

@@ -1,0 +1,103 @@
+"""TopK: the k largest or smallest elements along an axis, in order, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+
+from vkconv.dispatch import Dispatch
+from vkconv.errors import InvalidModelError
+from vkconv.ir import Array, TensorType, Value
+from vkconv.ops.arg_extreme import arg_extreme
+from vkconv.ops.base import (
+    DEVICE_DTYPES,
+    Lowering,
+    Operator,
+    Tensor,
+    known_ints,
+    normalise_axis,
+    operator,
+)
+from vkconv.ops.gather_elements import gather_elements
+from vkconv.ops.grids import spread
+from vkconv.ops.sorting import MOST_ELEMENTS, sort_rows
+
+
+@operator("TopK", since=(1, 10, 11, 24))
+class TopK(Operator):
+    """(values, indices): the k best elements along ``axis``, best first, of equal ones that of the lower index.
+
+    k is an attribute in version 1, an input since. They come in order whether ``sorted`` or not. NaN counts as the
+    largest number.
+    """
+
+    k: int | None = None
+    axis: int = -1
+    largest: int = 1
+    sorted: int = 1
+    device_dtypes: ClassVar[frozenset[str]] = DEVICE_DTYPES
+    result_dtypes: ClassVar[frozenset[str]] = frozenset({"int64"})
+
+    def infer(self, x: Value, k: Value | None = None) -> tuple[TensorType, TensorType]:
+        given = (self.k,) if self.version < 10 else known_ints(k, "the input K")
+        if given is None or len(given) != 1 or given[0] is None:
+            raise InvalidModelError("k is not one number")
+        axis = normalise_axis(self.axis, len(x.dims))
+        if not 0 <= given[0] <= x.dims[axis]:
+            raise InvalidModelError(f"k is {given[0]}, but axis {axis} has {x.dims[axis]} elements")
+        shape = (*x.dims[:axis], given[0], *x.dims[axis + 1 :])
+        return TensorType(x.dtype, shape), TensorType("int64", shape)
+
+    def reference(self, x: Array, k: Array | None = None) -> tuple[Array, Array]:
+        axis = normalise_axis(self.axis, x.ndim)
+        count = self.k if k is None else int(k.reshape(-1)[0])
+        if self.largest:
+            # a stable sort of the reversed array, read backwards: descending, and equal ones still in order
+            order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+        else:
+            order = np.argsort(x, axis, kind="stable")
+        indices = np.take(order, np.arange(count), axis).astype(np.int64)
+        return np.take_along_axis(x, indices, axis), indices
+
+    def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
+        x = inputs[0]
+        assert x is not None
+        return "too many elements" if x.known_type.size > MOST_ELEMENTS else None
+
+    def lower(
+        self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
+    ) -> list[Dispatch]:
+        x, values = inputs[0], outputs[0].on_device
+        assert x is not None
+        if not values.span:
+            return []
+        axis = normalise_axis(self.axis, len(x.shape))
+        source = ctx.operand(x, "linear")
+        if len(outputs) > 1:
+            indices = outputs[1].on_device
+        else:
+            indices = replace(ctx.scratch(values.span, "indices"), shape=values.shape, dtype="int32")
+        outer, length, inner = prod(x.shape[:axis]), x.shape[axis], prod(x.shape[axis + 1 :])
+        kept, smallest = values.shape[axis], not self.largest
+        if kept == 1:
+            split = (outer, length, inner)
+            found = arg_extreme(ctx, source, indices, split, smallest=smallest, nan_first=False)
+            return found + gather_elements(ctx, source, indices, values, axis)
+        rows = outer * inner
+        dispatches, pairs = sort_rows(ctx, source, rows, length, inner, kept, ascending=smallest)
+        grid = spread(ctx.caps, kept * inner, outer)
+        order = replace(pairs, shape=(rows * kept,), offset=rows * kept)
+        dispatches.append(
+            ctx.dispatch(
+                "pick_sorted",
+                {"x": source, "order": order, "values": values, "indices": indices},
+                {"outer": outer, "length": length, "inner": inner, "kept": kept},
+                grid.spec,
+                grid.count,
+            )
+        )
+        return dispatches
