@@ -8,8 +8,8 @@
 // [K padded][panel] of vec4 along N; a row-major b is one panel. y: row-major, vec4s (N % 4 == 0) or scalars.
 // One invocation computes `tile_rows` rows by `tile_columns` vec4 columns that lie local_size_x apart, of which it adds
 // every local_size_y-th vec4 along K; where local_size_y > 1, sums of the same columns meet in shared memory.
-// rows = shuffled: each lane of 8 loads one row of a's tile and the others get it by subgroup shuffles, which a CPU
-// driver does in registers (subgroups of 8 or more; tile_rows at most 8).
+// rows = shuffled: each of 8 lanes loads every eighth row of a's tile and the others get it by subgroup shuffles, which
+// a CPU driver does in registers (for subgroups of 8 or more).
 #include "tensor.glsl"
 #include "activations.glsl"
 #if defined(ROWS_SHUFFLED)
@@ -55,6 +55,7 @@ layout(push_constant) uniform Push {
     float activation_beta;
 };
 
+const int SHARED_ROWS = (tile_rows + 7) / 8;
 const int SLICED = int(gl_WorkGroupSize.y) > 1 ? int(gl_WorkGroupSize.x * gl_WorkGroupSize.y) : 1;
 shared vec4 partial[SLICED];
 
@@ -89,13 +90,15 @@ void compute(int batch, int row, int first_column) {
     int a_start = a_offset + batch0 * a_step[0] + batch1 * a_step[1] + batch2 * a_step[2];
     int b_start = b_offset + batch0 * b_step[0] + batch1 * b_step[1] + batch2 * b_step[2];
     int columns4 = (columns + 3) / 4;
-    int a_at[tile_rows];
     int b_at[tile_columns];
     vec4 sum[tile_rows * tile_columns];
     // rows and columns beyond the edge repeat the last one; they are not stored
 #if defined(ROWS_SHUFFLED)
-    int a_own = a_start + min(row + min(int(gl_SubgroupInvocationID & 7u), tile_rows - 1), rows - 1) * depth;
+    int a_at[SHARED_ROWS];
+    UNROLL for (int i = 0; i < SHARED_ROWS; i++)
+        a_at[i] = a_start + min(row + i * 8 + int(gl_SubgroupInvocationID & 7u), rows - 1) * depth;
 #else
+    int a_at[tile_rows];
     UNROLL for (int i = 0; i < tile_rows; i++) a_at[i] = a_start + min(row + i, rows - 1) * depth;
 #endif
     UNROLL for (int j = 0; j < tile_columns; j++) {
@@ -106,8 +109,9 @@ void compute(int batch, int row, int first_column) {
     for (int k = slice; k < depth; k += slices) {
         vec4 av[tile_rows];
 #if defined(ROWS_SHUFFLED)
-        vec4 own = LOAD(a, a_own + k);
-        UNROLL for (int i = 0; i < tile_rows; i++) av[i] = subgroupShuffle(own, uint(i));
+        vec4 own[SHARED_ROWS];
+        UNROLL for (int i = 0; i < SHARED_ROWS; i++) own[i] = LOAD(a, a_at[i] + k);
+        UNROLL for (int i = 0; i < tile_rows; i++) av[i] = subgroupShuffle(own[i / 8], uint(i & 7));
 #else
         UNROLL for (int i = 0; i < tile_rows; i++) av[i] = LOAD(a, a_at[i] + k);
 #endif

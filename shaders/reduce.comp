@@ -77,7 +77,7 @@ ELEMENT prepare(ELEMENT v, ELEMENT shift) {
     if (pre == PRE_ABS) return abs(v);
     if (pre == PRE_SQUARE) return v * v;
 #if !defined(DTYPE_INT)
-    if (pre == PRE_EXP) return exp(v - shift);
+    if (pre == PRE_EXP) return isnan(v) ? v : exp(v - shift); // SwiftShader: exp(NaN) = inf
 #endif
     return v;
 }

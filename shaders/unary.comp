@@ -33,10 +33,10 @@ layout(push_constant) uniform Push {
     float beta;
 };
 
-// NaN in, NaN out, which the built-in functions do not promise; ThresholdedRelu's "x > alpha, else 0" says 0
+// NaN in, NaN out, which the built-in functions do not promise; "x > alpha, else 0" (ThresholdedRelu, Shrink) says 0
 vec4 apply(vec4 v) {
     vec4 result = activate(kind, v, alpha, beta);
-    return kind == ACT_THRESHOLDED_RELU ? result : mix(result, v, isnan(v));
+    return kind == ACT_THRESHOLDED_RELU || kind == ACT_SHRINK ? result : mix(result, v, isnan(v));
 }
 
 void main() {

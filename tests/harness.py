@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -276,14 +275,6 @@ def check_device(case: Case, *, where: str = "gpu", device: str = "auto") -> Non
         origin = name.removesuffix(_AFTER)
         if origin in expected:
             assert_close(np.asarray(array), expected[origin], case.reduction, name)
-
-
-@lru_cache(maxsize=1)
-def registered() -> tuple[str, ...]:
-    """The names of all operators of ONNX's own domain that are registered."""
-    import vkconv.ops  # noqa: F401  (registers them)
-
-    return tuple(sorted(name for domain, name in base.REGISTRY if domain == ""))
 
 
 _AFTER = "_convolved"

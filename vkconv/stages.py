@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vkconv.bounded import Bounded, bounded
+from vkconv.capabilities import DeviceCaps
 from vkconv.device.base import Device, Executable, StepTime
 from vkconv.dispatch import Dispatch, Plan
 from vkconv.errors import InvalidInputError, InvalidModelError, VkconvError
@@ -52,7 +54,7 @@ class Stage:
         infer_and_fold(graph)
         rewrite(graph)
         infer_and_fold(graph)
-        self._rest = _split(graph)
+        self._rest = _split(graph, device.caps)
         finish(graph, device.caps)
         hosts = [(n, n.host_reason) for n in graph.nodes if n.host_reason is not None]
         if self._rest is not None:
@@ -93,6 +95,8 @@ class Stage:
         assert self._rest is not None
         rest = self._rest
         known = dict(zip(self.graph.output_names, outputs, strict=True))
+        for node in rest.bounded:
+            node.trim(known)
         feeds = {name: array for name, array in known.items() if name not in rest.facts}
         for node in rest.computed:
             feeds.update(_compute(node, known))
@@ -154,12 +158,14 @@ class Stage:
 class _Rest:
     """What cannot be planned yet.
 
-    ``facts`` are values to become constants, ``computed`` nodes to be run by numpy.
+    ``facts`` are values to become constants, ``computed`` nodes to be run by numpy, ``bounded``
+    nodes of the stage before, whose outputs have room to spare.
     """
 
     graph: Graph
     facts: list[str]
     computed: list[Node]
+    bounded: list[Bounded]
 
     @property
     def computed_names(self) -> set[str]:
@@ -182,7 +188,7 @@ class _Rest:
         return graph
 
 
-def _split(graph: Graph) -> _Rest | None:
+def _split(graph: Graph, caps: DeviceCaps) -> _Rest | None:
     """Cut ``graph`` where shapes end: it keeps what is resolved; the rest, if any, is returned."""
     waiting = unresolved(graph)
     if not waiting:
@@ -194,6 +200,9 @@ def _split(graph: Graph) -> _Rest | None:
             _classify(node, facts, computed)
     if not facts and not computed:
         raise InvalidModelError(f"the shape of {waiting[0]}'s output cannot be found")
+    staying = bounded(computed, caps)
+    computed = [n for n in computed if n not in staying]
+    waiting = [n for n in waiting if n not in staying]
     gone = {id(n) for n in waiting}
     later_nodes = [n for n in waiting if n not in computed]
     later_reads = {v: None for n in later_nodes for v in n.present_inputs} | dict.fromkeys(
@@ -216,10 +225,11 @@ def _split(graph: Graph) -> _Rest | None:
     rest.output_names = graph.output_names
     needed = {v: None for v in inputs if v.producer is None or v.producer not in computed}
     needed |= {v: None for n in computed for v in n.present_inputs if not v.is_constant}
+    needed |= {v: None for result in staying.values() for v in (result.output, result.count)}
     graph.nodes = [n for n in graph.nodes if id(n) not in gone]
     graph.outputs = list(needed)
     graph.output_names = [v.name for v in needed]
-    return _Rest(rest.copy(), list(facts), computed)
+    return _Rest(rest.copy(), list(facts), computed, list(staying.values()))
 
 
 def _classify(node: Node, facts: dict[str, Value], computed: list[Node]) -> None:

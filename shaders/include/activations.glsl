@@ -34,6 +34,7 @@
 #define ACT_THRESHOLDED_RELU 27 // alpha
 #define ACT_SOFTSIGN 28
 #define ACT_HALF 29          // rounded to the nearest float16
+#define ACT_SHRINK 30        // alpha: lambda, beta: bias
 
 // The built-in transcendental functions of Vulkan are only loosely specified (spec, "Precision and Operation of SPIR-V
 // Instructions"). Measured on lavapipe and SwiftShader: exp is good to 4e-6 relative at |x| = 87 and better below; log
@@ -163,6 +164,10 @@ vec4 activate(int kind, vec4 x, float alpha, float beta) {
     if (kind == ACT_THRESHOLDED_RELU) return mix(vec4(0.0), x, greaterThan(x, vec4(alpha)));
     if (kind == ACT_SOFTSIGN) return x / (1.0 + abs(x));
     if (kind == ACT_HALF) return round_to_half(x);
+    if (kind == ACT_SHRINK) {
+        vec4 y = mix(vec4(0.0), x - beta, greaterThan(x, vec4(alpha)));
+        return mix(y, x + beta, lessThan(x, vec4(-alpha)));
+    }
     return x;
 }
 

@@ -22,9 +22,12 @@ layout(constant_id = 62) const bool loop_z = true;
          name += int(gl_NumWorkGroups.z), name##_turn++)
 
 // (a / b, a % b) for 0 <= a and 0 < b, without integer division, which CPU drivers do lane by lane: there, eight of
-// them cost as much as dozens of multiplications. The quotient in float is off by one at most while it is below 2^22.
+// them cost as much as dozens of multiplications. The quotient in float may be off by some units where it exceeds 2^22
+// (Vulkan grants a division 2.5 ulp); what remains is divided once more, and then at most one is missing or too much.
 ivec2 divide(int a, int b) {
-    int q = int(float(a) / float(b));
+    float divisor = float(b);
+    int q = int(float(a) / divisor);
+    q += int(float(a - q * b) / divisor);
     int r = a - q * b;
     int fix = r < 0 ? -1 : r >= b ? 1 : 0;
     return ivec2(q + fix, r - fix * b);

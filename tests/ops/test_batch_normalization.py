@@ -18,11 +18,21 @@ def normalised(*shape: int, **more: object) -> Case:
     )
 
 
-SHAPES = [(2, 5, 7, 3), (1, 8, 4, 4), (3, 17), (2, 3, 5), (1, 6, 2, 3, 5), (5, 1, 1, 1), (0, 3, 2, 2)]
+SHAPES = [
+    (2, 5, 7, 3),
+    (1, 8, 4, 4),
+    (3, 17),
+    (2, 3, 5),
+    (1, 6, 2, 3, 5),
+    (5, 1, 1, 1),
+    (0, 3, 2, 2),
+]
 CASES = [normalised(*shape) for shape in SHAPES]
 CASES += [normalised(2, 3, 5, 5, opset=opset) for opset in (7, 9, 14)]
 CASES += [normalised(2, 3, 5, 5, attributes={"epsilon": 0.1})]
-C4_CASES = [normalised(*shape, layout="c4") for shape in SHAPES if len(shape) > 2 and 0 not in shape]
+C4_CASES = [
+    normalised(*shape, layout="c4") for shape in SHAPES if len(shape) > 2 and 0 not in shape
+]
 HOST = [
     normalised(2, 3, 5, 5, constant=()),
     normalised(2, 3, 5, 5, attributes={"training_mode": 1, "momentum": 0.8}, outputs=3),

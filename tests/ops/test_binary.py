@@ -15,7 +15,8 @@ from vkconv.ops.broadcasting import linear_walk
 
 INCLUDE = Path(__file__).parents[2] / "shaders" / "include" / "binary_functions.glsl"
 
-#: what is broadcast against what: the same shape, scalars, channels, rows, columns, both ways, ranks apart
+#: what is broadcast against what: the same shape, scalars, channels, rows, columns, both ways,
+#: ranks apart
 SHAPES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((2, 5, 7, 3), (2, 5, 7, 3)),
     ((1, 8, 4, 6), (1, 8, 4, 6)),
@@ -53,8 +54,10 @@ C4_SHAPES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
 ]
 
 
-def pair(op: str, a: tuple[int, ...], b: tuple[int, ...], dtype: str = "float32", **more: Any) -> Case:
-    low, high = (0.2, 3.0) if op in ("Pow", "Div") and dtype == "float32" else (-4, 5)
+def pair(
+    op: str, a: tuple[int, ...], b: tuple[int, ...], dtype: str = "float32", **more: Any
+) -> Case:
+    low, high = (0.2, 3.0) if op in ("Pow", "Div") and dtype.startswith("float") else (-4, 5)
     second = random(*b, low=low, high=high, dtype=dtype, seed=1)
     if dtype == "int32" and op in ("Div", "Mod"):
         second = np.where(second == 0, 3, second).astype(np.int32)
@@ -67,13 +70,37 @@ CASES = [pair(op, a, b) for op in ("Add", "Less") for a, b in SHAPES]
 CASES += [pair("Add", b, a) for a, b in SHAPES]
 CASES += [
     pair(op, (2, 5, 7, 3), b)
-    for op in ("Sub", "Mul", "Div", "Pow", "Max", "Min", "Equal", "LessOrEqual", "Greater", "GreaterOrEqual")
+    for op in (
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Max",
+        "Min",
+        "Equal",
+        "LessOrEqual",
+        "Greater",
+        "GreaterOrEqual",
+    )
     for b in [(2, 5, 7, 3), (3,)]
 ]
 CASES += [
     pair(op, (3, 5, 7), b, "int32")
-    for op in ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Mod", "Equal", "Less", "LessOrEqual")
-    + ("Greater", "GreaterOrEqual")
+    for op in (
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Max",
+        "Min",
+        "Mod",
+        "Equal",
+        "Less",
+        "LessOrEqual",
+        "Greater",
+        "GreaterOrEqual",
+    )
     for b in [(3, 5, 7), (7,), ()]
 ]
 CASES += [
@@ -106,11 +133,18 @@ CASES += [
 for op in ("Max", "Min", "Sum", "Mean"):
     CASES += [
         Case(op, (random(3, 5, 7), random(3, 5, 7, seed=1), random(3, 5, 7, seed=2))),
-        Case(op, (random(1, 5, 1), random(3, 1, 7, seed=1), random(7, seed=2), random(seed=3)), opset=9),
+        Case(
+            op,
+            (random(1, 5, 1), random(3, 1, 7, seed=1), random(7, seed=2), random(seed=3)),
+            opset=9,
+        ),
         Case(op, (random(3, 8), random(8, seed=1), random(3, 1, seed=2)), constant=(1,)),
     ]
 CASES += [
     Case("Max", tuple(random(5, 7, low=-9, high=9, dtype="int32", seed=i) for i in range(3))),
+]
+CASES += [
+    pair(op, (3, 5, 7), (7,), "float16") for op in ("Add", "Mul", "Div", "Pow", "Max", "Less")
 ]
 ONE_INPUT = [Case(op, (random(3, 5, 7),)) for op in ("Max", "Min", "Sum", "Mean")]
 
@@ -118,7 +152,17 @@ C4_CASES = [pair("Add", a, b, layout="c4") for a, b in C4_SHAPES]
 C4_CASES += [pair("Div", b, a, layout="c4") for a, b in C4_SHAPES]
 C4_CASES += [
     pair("Mul", (2, 5, 7, 3), b, constant=(1,), layout="c4")
-    for b in [(), (1,), (3,), (7, 1), (5, 1, 1), (1, 5, 1, 1), (5, 7, 3), (2, 5, 7, 3), (2, 1, 1, 1)]
+    for b in [
+        (),
+        (1,),
+        (3,),
+        (7, 1),
+        (5, 1, 1),
+        (1, 5, 1, 1),
+        (5, 7, 3),
+        (2, 5, 7, 3),
+        (2, 1, 1, 1),
+    ]
 ]
 C4_CASES += [
     Case("PRelu", (random(2, 5, 7, 3), random(5, 1, 1, seed=1)), constant=(1,), layout="c4"),
@@ -144,7 +188,9 @@ def test_device(case: Case) -> None:
     check_device(case)
 
 
-@pytest.mark.parametrize("op", ["Add", "Mul", "Div", "Max", "Min", "Less", "Equal", "GreaterOrEqual"])
+@pytest.mark.parametrize(
+    "op", ["Add", "Mul", "Div", "Max", "Min", "Less", "Equal", "GreaterOrEqual"]
+)
 def test_special_values(op: str) -> None:
     check_device(Case(op, (SPECIAL[:, None], SPECIAL[None, :])))
 
@@ -173,7 +219,8 @@ def test_integers_that_c_leaves_undefined() -> None:
     ids=str,
 )
 def test_host(case: Case) -> None:
-    """What the kernel does not take: float remainders, int64, mixed types, more than six dimensions."""
+    """What the kernel does not take: float remainders, int64, mixed types, more than six
+    dimensions."""
     check_reference(case)
     check_device(case, where="host")
 

@@ -16,7 +16,9 @@ def cast(x: Array, dtype: str, **more: object) -> Case:
 
 FLOATS = np.array([0, -0.0, 0.4, -0.6, 1.5, -2.5, 100.9, -100.9, 127], np.float32)
 INTS = np.array([0, 1, -1, 7, 200, -200, 300, 70000, -70000], np.int32)
-HALVES = np.array([0, 1e-8, 6e-8, 1e-5, 0.1, 1 / 3, 65504, 65519, 65520, 1e9, -1e9, np.inf], np.float32)
+HALVES = np.array(
+    [0, 1e-8, 6e-8, 1e-5, 0.1, 1 / 3, 65504, 65519, 65520, 1e9, -1e9, np.inf], np.float32
+)
 WHOLE = ("int32", "int64", "int16", "int8", "uint8", "uint16", "bool")
 
 CASES = [cast(FLOATS, to) for to in ("int32", "int64", "int16", "int8", "bool", "float16")]
@@ -25,7 +27,9 @@ CASES += [cast(INTS, to) for to in WHOLE if to != "int32"]
 CASES += [cast(INTS.astype("int64"), to) for to in ("int32", "uint8", "bool", "float32")]
 CASES += [cast(INTS, "float32"), cast(np.array([True, False, True]), "float32")]
 CASES += [cast(random(3, 5, dtype="bool"), "int32"), cast(random(3, 5, dtype="bool"), "int64")]
-CASES += [cast(random(7, low=0, high=255, dtype="uint8"), to) for to in ("int8", "int16", "float32")]
+CASES += [
+    cast(random(7, low=0, high=255, dtype="uint8"), to) for to in ("int8", "int16", "float32")
+]
 CASES += [cast(HALVES, "float16"), cast(HALVES.astype("float16"), "float32")]
 CASES += [cast(FLOATS, "int32", opset=opset) for opset in (9, 13, 19, 25)]
 CASES += [
@@ -52,16 +56,29 @@ CASES += [
     for t in ("int32", "bool", "int64")
 ]
 CASES.append(
-    Case("Where", (random(5, 7, dtype="bool"), np.array(-1e9, np.float32), random(5, 7)), constant=(1,), opset=9)
+    Case(
+        "Where",
+        (random(5, 7, dtype="bool"), np.array(-1e9, np.float32), random(5, 7)),
+        constant=(1,),
+        opset=9,
+    )
 )
-C4_CASES = [cast(random(2, 5, 3, 7), "float16", layout="c4"), cast(random(2, 5, 3, 7), "int32", layout="c4")]
+C4_CASES = [
+    cast(random(2, 5, 3, 7), "float16", layout="c4"),
+    cast(random(2, 5, 3, 7), "int32", layout="c4"),
+]
 #: Identity by itself leaves the graph
 FOLDED = [
     Case("Identity", (random(3, 5),)),
     Case("Identity", (random(3, 5, dtype="int32"),), opset=9),
     Case("Dropout", (random(3, 5),)),
     Case("Dropout", (random(3, 5),), {"ratio": 0.3}, opset=9),
-    Case("Dropout", (random(3, 5), np.array(0.3, np.float32), np.array(False)), constant=(1, 2), opset=12),
+    Case(
+        "Dropout",
+        (random(3, 5), np.array(0.3, np.float32), np.array(False)),
+        constant=(1, 2),
+        opset=12,
+    ),
 ]
 HOST = [
     cast(FLOATS, "float64"),
@@ -89,7 +106,8 @@ def test_host(case: Case) -> None:
 
 
 def test_out_of_range_floats_saturate() -> None:
-    """C leaves the conversion undefined; numpy's result is the least integer on the usual processors."""
+    """C leaves the conversion undefined; numpy's result is the least integer on the usual
+    processors."""
     from vkconv import InferenceSession
 
     case = cast(np.array([3e9, -3e9, np.inf, -np.inf], np.float32), "int32")

@@ -44,7 +44,9 @@ def _normalised_by_definition(case: Case) -> list[np.ndarray]:
     y = np.empty_like(x)
     for c in range(x.shape[1]):
         window = x[:, max(0, c - (size - 1) // 2) : c + size // 2 + 1]
-        y[:, c] = x[:, c] / (1 + alpha / size * (window.astype(np.float64) ** 2).sum(axis=1)) ** 0.75
+        y[:, c] = (
+            x[:, c] / (1 + alpha / size * (window.astype(np.float64) ** 2).sum(axis=1)) ** 0.75
+        )
     return [y]
 
 

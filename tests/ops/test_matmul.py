@@ -36,9 +36,7 @@ def product(a: tuple[int, ...], b: tuple[int, ...], **more: object) -> Case:
     return Case("MatMul", (random(*a), random(*b, seed=1)), reduction=a[-1], **more)  # type: ignore[arg-type]
 
 
-def gemm(
-    m: int, k: int, n: int, c: tuple[int, ...] | None = None, **more: object
-) -> Case:
+def gemm(m: int, k: int, n: int, c: tuple[int, ...] | None = None, **more: object) -> Case:
     attributes = dict(more.pop("attributes", {}))  # type: ignore[call-overload]
     a = random(*((k, m) if attributes.get("transA") else (m, k)))
     b = random(*((n, k) if attributes.get("transB") else (k, n)), seed=1)
@@ -47,10 +45,20 @@ def gemm(
 
 
 CASES = [product(a, b, constant=constant) for a, b in SHAPES for constant in ((), (1,), (0,))]
-CASES += [product((3, 5), (5, 7), opset=9), product((0, 5), (5, 7)), product((3, 0), (0, 4)), product((130, 64), (64, 96))]
+CASES += [
+    product((3, 5), (5, 7), opset=9),
+    product((0, 5), (5, 7)),
+    product((3, 0), (0, 4)),
+    product((130, 64), (64, 96)),
+]
 CASES += [
     gemm(m, k, n, c, constant=constant, attributes={"transA": trans_a, "transB": trans_b})
-    for m, k, n, c in [(3, 5, 7, (7,)), (8, 16, 12, (8, 1)), (1, 100, 10, (10,)), (9, 30, 33, (9, 33))]
+    for m, k, n, c in [
+        (3, 5, 7, (7,)),
+        (8, 16, 12, (8, 1)),
+        (1, 100, 10, (10,)),
+        (9, 30, 33, (9, 33)),
+    ]
     for trans_a in (0, 1)
     for trans_b in (0, 1)
     for constant in ((), (1, 2))
@@ -64,8 +72,18 @@ CASES += [
     gemm(4, 8, 12, (12,), opset=11, constant=(1, 2)),
 ]
 CASES += [Case("MatMul", (random(2, 5, 7, 3), random(3, 5, seed=1)), layout="c4", reduction=3)]
+CASES += [
+    Case(
+        "MatMul",
+        (random(5, 16, dtype="float16"), random(16, 7, dtype="float16", seed=1)),
+        reduction=16,
+    )
+]
 HOST = [
-    Case("MatMul", (random(3, 5, low=-5, high=5, dtype="int32"), random(5, 4, low=-5, high=5, dtype="int32"))),
+    Case(
+        "MatMul",
+        (random(3, 5, low=-5, high=5, dtype="int32"), random(5, 4, low=-5, high=5, dtype="int32")),
+    ),
     product((2, 1, 2, 1, 2, 3), (1, 2, 1, 2, 3, 2)),
 ]
 
@@ -109,6 +127,8 @@ def test_a_weight_larger_than_a_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cpu", (512, 512, 128), Tile(8, 2, 8)),
         ("cpu", (1, 4096, 1024), Tile(1, 2, 8)),
         ("cpu", (10, 4096, 128), Tile(5, 2, 8)),
+        ("cpu with shuffles", (512, 512, 128), Tile(16, 2, 8)),
+        ("cpu with shuffles", (18, 32, 128), Tile(9, 1, 8)),
         ("cpu", (64, 32, 16), Tile(8, 1, 8)),
         ("discrete", (512, 512, 128), Tile(4, 2, 32)),
         ("discrete", (1, 4096, 1024), Tile(1, 1, 32, 4)),
@@ -116,7 +136,11 @@ def test_a_weight_larger_than_a_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_tiles(kind: str, size: tuple[int, int, int], tile: Tile) -> None:
-    assert select_tile(DeviceCaps(kind=kind), *size) == tile  # type: ignore[arg-type]
+    name, _, shuffles = kind.partition(" with ")
+    subgroup = (
+        {"subgroup_shuffle": True, "subgroup_size": 8, "storage_texel": True} if shuffles else {}
+    )
+    assert select_tile(DeviceCaps(kind=name, **subgroup), *size) == tile  # type: ignore[arg-type]
 
 
 def test_slices_of_a_deep_product(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,9 +75,11 @@ CASES += [
     reduction(op, (3, 5, 7), [1, 2], opset=opset) for op in OPERATORS for opset in (9, 13, 18)
 ]
 CASES += [
-    reduction(op, (3, 5, 7), [1], "int32") for op in ("Sum", "Max", "Min", "Prod", "L1", "SumSquare")
+    reduction(op, (3, 5, 7), [1], "int32")
+    for op in ("Sum", "Max", "Min", "Prod", "L1", "SumSquare")
 ]
 CASES += [reduction("Max", (3, 50), [1], dtype) for dtype in ("int64", "int8", "uint8", "bool")]
+CASES += [reduction(op, (3, 50), [1], "float16") for op in ("Sum", "Mean", "Max", "LogSumExp")]
 C4_CASES = [
     reduction(op, (2, 5, 7, 3), axes, layout="c4")
     for op in ("Mean", "Max", "Sum", "LogSumExp")
@@ -157,7 +159,9 @@ def test_too_long_for_one_loop() -> None:
 
 def test_special_values() -> None:
     infinity = np.float32(np.inf)
-    x = np.array([[1, np.nan, 2], [1, infinity, 2], [-infinity, -infinity, 5], [3e38, 3e38, 1]], np.float32)
+    x = np.array(
+        [[1, np.nan, 2], [1, infinity, 2], [-infinity, -infinity, 5], [3e38, 3e38, 1]], np.float32
+    )
     for op in ("Sum", "Max", "Min", "LogSumExp"):
         check_device(Case(f"Reduce{op}", (x, np.array([1])), constant=(1,)))
     large = np.array([[1000, 1001, 900], [-1000, -1001, -1e30], [88, -88, 0]], np.float32)
@@ -176,5 +180,7 @@ def test_axes_merge() -> None:
 
 @pytest.mark.parametrize("codes", [Combine, Pre, Post])
 def test_codes_agree_with_the_shader(codes: type[IntEnum]) -> None:
-    found = re.findall(rf"^#define {codes.__name__.upper()}_(\w+) (\d+)", SHADER.read_text(), re.MULTILINE)
+    found = re.findall(
+        rf"^#define {codes.__name__.upper()}_(\w+) (\d+)", SHADER.read_text(), re.MULTILINE
+    )
     assert {n: int(c) for n, c in found} == {c.name: c.value for c in codes}

@@ -61,11 +61,9 @@ OPSETS = {
     "Clip": (9, 11, 12, 13),
 }
 
-SPECIAL = np.array(
-    [0, -0.0, 1e-30, -1e-30, 0.5, 1.5, 2.5, -0.5, -1.5, 30, -30, 88, -88, 1e4, -1e4, 3e38, -3e38]
-    + [np.inf, -np.inf, np.nan, 1, -1, 1 + 2**-20, 1 - 2**-20],
-    np.float32,
-)
+ENDS = [30, -30, 88, -88, 1e4, -1e4, 3e38, -3e38, np.inf, -np.inf, np.nan]
+MIDDLE = [0, -0.0, 1e-30, -1e-30, 0.5, 1.5, 2.5, -0.5, -1.5, 1, -1, 1 + 2**-20, 1 - 2**-20]
+SPECIAL = np.array([*ENDS, *MIDDLE], np.float32)
 
 CASES = [
     Case(op, (random(*shape, low=low, high=high),), attributes)
@@ -122,15 +120,20 @@ C4_CASES.append(
 SPECIAL_CASES = [
     Case(op, (SPECIAL,), attributes, name="special") for op, attributes, _, _ in FUNCTIONS
 ]
+HALVES = [
+    Case(op, (random(3, 5, 7, low=low, high=high, dtype="float16"),), attributes)
+    for op, attributes, low, high in FUNCTIONS
+    if op in ("Abs", "Relu", "LeakyRelu", "Exp", "Sigmoid", "Tanh", "Erf", "Sqrt", "Softplus")
+]
 EMPTY = [Case("Relu", (random(2, 0, 3),)), Case("Not", (random(0, dtype="bool"),))]
 
 
-@pytest.mark.parametrize("case", CASES + EMPTY, ids=str)
+@pytest.mark.parametrize("case", CASES + HALVES + EMPTY, ids=str)
 def test_reference(case: Case) -> None:
     check_reference(case)
 
 
-@pytest.mark.parametrize("case", CASES + C4_CASES + EMPTY, ids=str)
+@pytest.mark.parametrize("case", CASES + C4_CASES + HALVES + EMPTY, ids=str)
 def test_device(case: Case) -> None:
     check_device(case)
 

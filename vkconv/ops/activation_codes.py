@@ -40,3 +40,4 @@ class Activation(IntEnum):
     THRESHOLDED_RELU = 27
     SOFTSIGN = 28
     HALF = 29
+    SHRINK = 30

@@ -74,9 +74,7 @@ class Celu(Unary):
         return Activation.CELU, self.alpha, 0.0
 
     def apply(self, x: Array) -> Array:
-        return np.asarray(
-            np.maximum(x, 0) + np.minimum(0, self.alpha * np.expm1(x / self.alpha))
-        )
+        return np.asarray(np.maximum(x, 0) + np.minimum(0, self.alpha * np.expm1(x / self.alpha)))
 
 
 @operator("ThresholdedRelu", since=(10, 22))
@@ -108,13 +106,18 @@ class HardSigmoid(Unary):
 
 @operator("Gelu", since=(20,))
 class Gelu(Unary):
-    """y = x/2 (1 + erf(x / sqrt(2))); "tanh": y = x/2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
+    """y = x/2 (1 + erf(x / sqrt(2))).
+
+    With approximate="tanh": y = x/2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+    """
 
     approximate: str = "none"
 
     def infer(self, x: Value) -> TensorType:
         if self.approximate not in ("none", "tanh"):
-            raise InvalidModelError(f"approximate '{self.approximate}' is neither 'none' nor 'tanh'")
+            raise InvalidModelError(
+                f"approximate '{self.approximate}' is neither 'none' nor 'tanh'"
+            )
         return x.known_type
 
     def activation(self) -> tuple[Activation, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from vkconv.ops.reduction_kernels import lanes_per_row
 from vkconv.ops.rows import rows_along
 
 
+@dataclass(eq=False)
 class _ArgExtreme(Operator):
     """What the two have in common: of equal elements the first counts, or the last; a NaN comes before all others."""
 

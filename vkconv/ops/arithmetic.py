@@ -1,4 +1,5 @@
-"""Arithmetic of two or more tensors with broadcasting: Add to Mod, PRelu, and the variadic Max, Min, Sum, Mean."""
+"""Arithmetic of two or more tensors with broadcasting: Add to Mod, PRelu, and the variadic Max,
+Min, Sum, Mean."""
 
 from __future__ import annotations
 
@@ -86,8 +87,8 @@ class Div(BinaryOperator):
 class Mod(BinaryOperator):
     """Remainder of a / b, with the sign of b (fmod=0, integers only) or of a (fmod=1)."""
 
-    # the kernel has it for integers: without a fused multiply-add, a float remainder loses all its digits
-    # where a / b is large
+    # the kernel has it for integers: without a fused multiply-add, a float remainder loses all its
+    # digits where a / b is large
     device_dtypes: ClassVar[frozenset[str]] = frozenset({"int32"})
     fmod: int = 0
 
@@ -102,7 +103,9 @@ class Mod(BinaryOperator):
         remainder = a - truncated_quotient(a, b) * b
         if self.fmod:
             return np.asarray(remainder)
-        return np.asarray(remainder + np.where((remainder != 0) & ((remainder < 0) != (b < 0)), b, 0))
+        return np.asarray(
+            remainder + np.where((remainder != 0) & ((remainder < 0) != (b < 0)), b, 0)
+        )
 
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]

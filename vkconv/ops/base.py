@@ -48,6 +48,15 @@ class UnknownShapeError(Exception):
         self.value = value
 
 
+@dataclass(frozen=True)
+class Bound:
+    """The type of an output at its largest; how much of it is used along ``axis``, only a run can
+    know."""
+
+    type: TensorType
+    axis: int
+
+
 class DimensionsError(ValueError):
     """More dimensions than a kernel's push constants hold, after those that merge are merged."""
 
@@ -153,6 +162,13 @@ class Operator:
         None when omitted). Raises InvalidModelError (without the node's name, which is added) or
         UnknownShapeError."""
         raise NotImplementedError
+
+    def bound(self, *inputs: Any) -> Bound | None:
+        """For an operator whose one output has a shape that depends on data (``infer`` raises
+        UnknownShapeError without a value): how large it can get. ``lower`` is then given that
+        output in the bound's type, to be filled from the start, and a second one, int32 of shape
+        (1,), for the size that is used. None where only ``reference`` can tell."""
+        return None
 
     def reference(self, *inputs: Any) -> Arrays:
         """The outputs as numpy arrays: the plain algebra. Folding, host steps and tests use it."""

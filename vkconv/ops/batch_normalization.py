@@ -23,8 +23,8 @@ from vkconv.ops.packing import pad_axis
 class BatchNormalization(Operator):
     """y = (x - mean[c]) / sqrt(variance[c] + epsilon) * scale[c] + bias[c], x (N, C, ...).
 
-    In training mode (version 14 on) the statistics are those of x, and the running ones are further outputs:
-    running = given * momentum + current * (1 - momentum).
+    In training mode (version 14 on) the statistics are those of x, and the running ones are further
+    outputs: running = given * momentum + current * (1 - momentum).
     """
 
     constant_inputs: ClassVar[frozenset[int]] = frozenset({1, 2, 3, 4})
@@ -40,7 +40,9 @@ class BatchNormalization(Operator):
         if self.spatial != 1:
             raise UnsupportedModelError("BatchNormalization with spatial=0 is not supported")
         if self.version < 7 and not self.is_test:
-            raise UnsupportedModelError("BatchNormalization in training mode (is_test is 0) is not supported")
+            raise UnsupportedModelError(
+                "BatchNormalization in training mode (is_test is 0) is not supported"
+            )
         if not x.dims:
             raise InvalidModelError("the input is a scalar")
         channels = x.dims[1] if len(x.dims) > 1 else 1
@@ -93,12 +95,15 @@ class BatchNormalization(Operator):
         assert x is not None
         arrays = [t.array for t in inputs[1:] if t is not None and t.array is not None]
         factor, offset = self.affine(*arrays)
-        # keyed by scale and bias, which the model may share between nodes, but not with other statistics
+        # keyed by scale and bias, which the model may share between nodes, but not with other
+        # statistics
         tag = f"{id(arrays[2])} {id(arrays[3])} {self.epsilon}"
         buffers = {
             "x": ctx.operand(x, y.layout),
             "scale": ctx.prepack(arrays[0], f"factor {tag}", lambda: pad_axis(factor, 0, 4)),
-            "shift": ctx.prepack(arrays[1], f"offset {id(arrays[0])} {tag}", lambda: pad_axis(offset, 0, 4)),
+            "shift": ctx.prepack(
+                arrays[1], f"offset {id(arrays[0])} {tag}", lambda: pad_axis(offset, 0, 4)
+            ),
             "y": y,
         }
         if y.layout == "c4":

@@ -1,7 +1,8 @@
 """Functions of two elements with broadcasting: what they share, and how they become dispatches.
 
-Two forms of one kernel. ``vec4``: C4 tensors, and linear ones whose innermost dimension is whole vec4s or
-constant. ``scalar``: anything linear. Which dimensions are looped over is decided in ``broadcasting.py``.
+Two forms of one kernel. ``vec4``: C4 tensors, and linear ones whose innermost dimension is whole
+vec4s or constant. ``scalar``: anything linear. Which dimensions are looped over is decided in
+``broadcasting.py``.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class BinaryOperator(Operator):
 def require_same_dtype(*values: Value) -> None:
     for value in values[1:]:
         if value.dtype != values[0].dtype:
-            raise InvalidModelError(f"inputs of type {values[0].dtype} and {value.dtype}; both must be of one type")
+            raise InvalidModelError(
+                f"inputs of type {values[0].dtype} and {value.dtype}; both must be of one type"
+            )
 
 
 def in_float32(x: Array) -> Array:
@@ -64,12 +67,10 @@ def in_float32(x: Array) -> Array:
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
-def too_many_dimensions(
-    inputs: Sequence[Value | None], outputs: Sequence[Value]
-) -> str | None:
+def too_many_dimensions(inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
     walk = linear_walk(outputs[0].dims, [v.dims for v in inputs if v is not None])
     if len(walk.size) > KERNEL_DIMENSIONS:
-        return f"its broadcasting takes {len(walk.size)} dimensions, the kernel has {KERNEL_DIMENSIONS}"
+        return f"it broadcasts in {len(walk.size)} dimensions, the kernel in {KERNEL_DIMENSIONS}"
     return None
 
 
@@ -82,7 +83,8 @@ def broadcast_layout(inputs: Sequence[Value | None], output: Value) -> Layout:
 
 
 def broadcast_operand(ctx: Lowering, x: Tensor, y: View) -> View:
-    """The view of an operand of ``y``; constants in y's layout and rank, float where y or the kernel is."""
+    """The view of an operand of ``y``; constants in y's layout and rank, float where y or the
+    kernel is."""
     array = x.array
     if array is None:
         return ctx.operand(x, y.layout)
@@ -96,7 +98,7 @@ def broadcast_operand(ctx: Lowering, x: Tensor, y: View) -> View:
 
 
 def lower_binary(ctx: Lowering, function: Binary, a: View, b: View, y: View) -> list[Dispatch]:
-    """y = f(a, b) for views of one layout that broadcast to y's shape."""
+    """The dispatch of y = f(a, b) for views of one layout that broadcast to y's shape."""
     if 0 in y.shape:
         return []
     axes = {
@@ -150,17 +152,17 @@ def lower_binary(ctx: Lowering, function: Binary, a: View, b: View, y: View) -> 
 
 
 def lane_dimensions(walk: Walk) -> int:
-    """How many of the last dimensions run over the lanes: more of them where the innermost are short."""
+    """How many of the last dimensions run over the lanes: more of them where the innermost are
+    short."""
     count = 1
     while count < 3 and prod(walk.size[-count:]) < 16:
         count += 1
     return count
 
 
-def _in_vec4s(
-    walk: Walk, views: Sequence[View]
-) -> tuple[Walk, tuple[bool, ...]] | None:
-    """A linear walk in vec4s, and which operands are scalars along the innermost dimension; None if it can't be."""
+def _in_vec4s(walk: Walk, views: Sequence[View]) -> tuple[Walk, tuple[bool, ...]] | None:
+    """A linear walk in vec4s, and which operands are scalars along the innermost dimension; None if
+    it can't be."""
     if views[0].is_integer or not walk.size or walk.size[-1] % 4:
         return None
     if any(v.offset % 4 for v in views):

@@ -1,4 +1,5 @@
-"""Codes of the functions of two elements in ``shaders/include/binary_functions.glsl`` (a test compares)."""
+"""Codes of the functions of two elements in ``shaders/include/binary_functions.glsl`` (a test
+compares)."""
 
 from __future__ import annotations
 

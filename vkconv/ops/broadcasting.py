@@ -1,7 +1,9 @@
-"""Broadcasting as strides: which dimensions a kernel has to loop over, and the step of each operand in them.
+"""Broadcasting as strides: which dimensions a kernel has to loop over, and the step of each operand
+in them.
 
-A broadcast dimension has stride 0. Neighbouring dimensions that all operands walk through without a break are
-merged, so that the common cases (same shapes, a scalar, one value per channel) become one or two dimensions.
+A broadcast dimension has stride 0. Neighbouring dimensions that all operands walk through without a
+break are merged, so that the common cases (same shapes, a scalar, one value per channel) become one
+or two dimensions.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ class Walk:
     strides: tuple[tuple[int, ...], ...]
 
     def merged(self, first: int = 0) -> Walk:
-        """The same walk with dimensions of size 1 dropped and neighbours merged, from ``first`` on."""
+        """The same walk; from ``first`` on, size 1 dropped and neighbours merged."""
         kept: list[tuple[int, list[int]]] = []
         for d in range(first, len(self.size)):
             size, steps = self.size[d], [s[d] for s in self.strides]
             if size == 1:
                 continue
-            if kept and all(outer == step * size for outer, step in zip(kept[-1][1], steps, strict=True)):
+            if kept and all(
+                outer == step * size for outer, step in zip(kept[-1][1], steps, strict=True)
+            ):
                 kept[-1] = (kept[-1][0] * size, steps)
             else:
                 kept.append((size, steps))
@@ -41,7 +45,7 @@ class Walk:
         )
 
     def padded(self, rank: int = KERNEL_DIMENSIONS, at: int = 0) -> Walk:
-        """The same walk in ``rank`` dimensions, those of size 1 inserted before dimension ``at``."""
+        """The same walk in ``rank`` dimensions: some of size 1 come before dimension ``at``."""
         missing = rank - len(self.size)
         assert missing >= 0, f"{len(self.size)} dimensions do not merge into {rank}"
         return Walk(
@@ -51,7 +55,8 @@ class Walk:
 
 
 def linear_walk(shape: Sequence[int], operands: Sequence[Sequence[int]]) -> Walk:
-    """The merged walk of row-major tensors of the shapes ``operands``, then the result of ``shape``."""
+    """The merged walk of row-major tensors of the shapes ``operands``, then the result of
+    ``shape``."""
     strides = [_linear_strides(operand, shape) for operand in (*operands, shape)]
     return Walk(tuple(shape), tuple(strides)).merged()
 
@@ -68,10 +73,11 @@ def _linear_strides(operand: Sequence[int], shape: Sequence[int]) -> tuple[int, 
 
 
 def c4_walk(result: View, operands: Sequence[View]) -> tuple[Walk, tuple[bool, ...]]:
-    """The walk of C4 tensors of one rank, in vec4s; and per operand whether its one channel serves all lanes.
+    """The walk of C4 tensors of one rank, in vec4s; and per operand whether its one channel serves
+    all lanes.
 
-    Such an operand's strides count scalars. While the result has padding lanes, its channel blocks stay
-    dimension 1 of the walk; else everything merges that can.
+    Such an operand's strides count scalars. While the result has padding lanes, its channel blocks
+    stay dimension 1 of the walk; else everything merges that can.
     """
     n, blocks, _, _ = c4_dims(result.shape)
     spatial = result.shape[2:]

@@ -1,7 +1,8 @@
 """Cast and CastLike: another element type.
 
-On the device every element is a float32 or an int32, so that many casts are views: of floats upwards, and of
-integers where nothing can wrap around. float64, uint32, uint64 and text are cast on the host.
+On the device every element is a float32 or an int32, so that many casts are views: of floats
+upwards, and of integers where nothing can wrap around. float64, uint32, uint64 and text are cast on
+the host.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from vkconv.ops.unary import lower_unary
 
 
 class Casting(Operator):
-    """y = x in another type: floats truncate to integers, nonzero is true; ``saturate`` is for float8."""
+    """y = x in another type: floats truncate to integers, nonzero is true; ``saturate`` is for
+    float8."""
 
     device_dtypes: ClassVar[frozenset[str]] = DEVICE_DTYPES
 
@@ -48,7 +50,7 @@ class Casting(Operator):
 
 
 def lower_cast(ctx: Lowering, x: View, y: View) -> list[Dispatch]:
-    """y = x for linear views of one shape, of which at least one is of integers."""
+    """The dispatch of y = x for linear views of one shape, at least one of them of integers."""
     if not y.span:
         return []
     grid = spread(ctx.caps, y.span)
@@ -87,11 +89,14 @@ def _limits(dtype: str) -> tuple[int, int]:
 
 
 def convert(x: Array, dtype: str) -> Array:
-    """x in another type, as numpy has it; text holds numbers as Python writes them."""
+    """The array in another type, as numpy has it; text holds numbers as Python writes them."""
     if dtype == "string":
         if x.dtype.kind == "f":
             # the shortest text that gives the number back; NumPy 2 would name the type as well
-            text = [np.format_float_positional(v, trim="-") if np.isfinite(v) else str(v) for v in x.flat]
+            text = [
+                np.format_float_positional(v, trim="-") if np.isfinite(v) else str(v)
+                for v in x.flat
+            ]
         else:
             text = [str(int(v)) if x.dtype.kind in "iub" else str(v) for v in x.flat]
         return np.array(text, dtype=object).reshape(x.shape)

@@ -9,12 +9,11 @@ import numpy as np
 
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
-from vkconv.ir import Array, TensorType, Value
+from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.activation_codes import Activation
 from vkconv.ops.base import ARITHMETIC, Lowering, Operator, Tensor, is_c4, operator
 from vkconv.ops.unary import Unary, lower_unary
 from vkconv.ops.unary_int import IntegerFunction, lower_unary_int
-from vkconv.ir import Layout
 
 _INT32 = np.iinfo(np.int32)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -30,7 +29,7 @@ class Relu(Unary):
         return Activation.RELU, 0.0, 0.0
 
     def apply(self, x: Array) -> Array:
-        return np.maximum(x, x.dtype.type(0))
+        return np.asarray(np.maximum(x, x.dtype.type(0)))
 
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
@@ -44,7 +43,8 @@ class Relu(Unary):
 
 @operator("Clip", since=(1, 6, 11, 12, 13))
 class Clip(Operator):
-    """y = min(max(x, low), high). Bounds: attributes before version 11, then optional scalar inputs.
+    """y = min(max(x, low), high). Bounds: attributes before version 11, then optional scalar
+    inputs.
 
     Where low > high, every y is high (stated since version 13).
     """
@@ -57,7 +57,9 @@ class Clip(Operator):
     def infer(self, x: Value, low: Value | None = None, high: Value | None = None) -> TensorType:
         for bound in (low, high):
             if bound is not None and bound.known_type.size != 1:
-                raise InvalidModelError(f"bound '{bound.name}' has shape {bound.dims}, not a scalar")
+                raise InvalidModelError(
+                    f"bound '{bound.name}' has shape {bound.dims}, not a scalar"
+                )
         return x.known_type
 
     def reference(self, x: Array, low: Array | None = None, high: Array | None = None) -> Array:

@@ -75,6 +75,8 @@ def strided_copy(
         loops.append(Dim(inner.size // 4, 1, 1))
         loops = collapse(loops)
         x_start, y_start, vec4 = x_start // 4, y_start // 4, True
+    if ctx.caps.kind == "cpu":
+        loops = _gentler_order(loops)
     if len(loops) > KERNEL_DIMS:
         head, rest = loops[0], loops[1:]
         return [
@@ -113,6 +115,16 @@ def strided_copy(
             **axes,
         )
     ]
+
+
+def _gentler_order(loops: list[Dim]) -> list[Dim]:
+    """A transposition runs along the target's rows, or along the source's where that keeps the
+    far side closer together: far apart means few cache sets (a 1x3x85x80x80 tensor with its 85
+    moved last takes lavapipe 30 ms the first way, 12 the second)."""
+    for i, dim in enumerate(loops[:-1]):
+        if abs(dim.x) == 1 and abs(loops[-1].x) > abs(dim.y):
+            return [*loops[:i], *loops[i + 1 :], dim]
+    return loops
 
 
 def _runs_of_four(x: View, y: View, loops: Sequence[Dim], x_start: int, y_start: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
@@ -11,12 +12,21 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import ARITHMETIC, Lowering, Operator, Tensor, normalise_axis, operator
+from vkconv.ops.base import (
+    ARITHMETIC,
+    Lowering,
+    Operator,
+    Tensor,
+    known_ints,
+    normalise_axis,
+    operator,
+)
 from vkconv.ops.grids import spread
 from vkconv.ops.reduction_kernels import lanes_per_row
 from vkconv.ops.rows import rows_along
 
 
+@dataclass(eq=False)
 class _Cumulative(Operator):
     """What the two have in common: ``exclusive`` leaves an element's own number out, ``reverse`` begins at the end."""
 
@@ -24,14 +34,13 @@ class _Cumulative(Operator):
     reverse: int = 0
     product: ClassVar[bool]
     device_dtypes: ClassVar[frozenset[str]] = ARITHMETIC
-    linear_inputs: ClassVar[frozenset[int]] = frozenset({1})
-    constant_inputs: ClassVar[frozenset[int]] = frozenset({1})
 
     def infer(self, x: Value, axis: Value) -> TensorType:
-        if axis.known_type.size != 1:
+        # the shape is known without, but no kernel is chosen before the axis is
+        given = known_ints(axis, "the input axis")
+        if given is None or len(given) != 1:
             raise InvalidModelError(f"the axis has shape {axis.dims}, not one element")
-        if axis.array is not None:
-            normalise_axis(int(axis.array.reshape(-1)[0]), len(x.dims))
+        normalise_axis(given[0], len(x.dims))
         return x.known_type
 
     def reference(self, x: Array, axis: Array) -> Array:

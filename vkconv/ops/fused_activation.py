@@ -39,6 +39,7 @@ _OPERATORS: dict[Activation, tuple[str, tuple[str, ...]]] = {
     Activation.CELU: ("Celu", ("alpha",)),
     Activation.THRESHOLDED_RELU: ("ThresholdedRelu", ("alpha",)),
     Activation.SOFTSIGN: ("Softsign", ()),
+    Activation.SHRINK: ("Shrink", ("lambd", "bias")),
 }
 
 

@@ -13,11 +13,13 @@ from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import DEVICE_DTYPES, Lowering, Operator, Tensor, operator
 from vkconv.ops.copying import row_major
-from vkconv.ops.grids import lanes, spread
+from vkconv.ops.grids import spread
 from vkconv.ops.indexing import require_indices, require_inside, wrap
 
 #: indices in one tuple that the kernels' push constants have room for
 TUPLE = 8
+#: below that the lanes run over slices instead of along them
+SHORT_SLICE = 16
 
 
 @operator("GatherND", since=(11, 12, 13))
@@ -29,7 +31,7 @@ class GatherND(Operator):
 
     def infer(self, x: Value, indices: Value) -> TensorType:
         b = self.batch_dims
-        if not 0 <= b < min(len(x.dims), len(indices.dims)):
+        if not 0 <= b < max(min(len(x.dims), len(indices.dims)), 1):
             raise InvalidModelError(f"batch_dims is {b} for ranks {len(x.dims)} and {len(indices.dims)}")
         if x.dims[:b] != indices.dims[:b]:
             raise InvalidModelError(f"batches of shapes {x.dims[:b]} and {indices.dims[:b]}")
@@ -61,7 +63,7 @@ class GatherND(Operator):
         inner = prod(x.shape[b + depth :])
         tuples = prod(indices.shape[:-1])
         # short slices would leave most lanes idle
-        over_tuples = inner < lanes(ctx.caps, 64) // 2
+        over_tuples = inner < SHORT_SLICE
         grid = spread(ctx.caps, tuples) if over_tuples else spread(ctx.caps, inner, tuples)
         size, stride = tuple_strides(axes, inner)
         return [
@@ -84,9 +86,9 @@ class GatherND(Operator):
 
 def require_tuples(indices: Value, shape: Sequence[int], batch_dims: int = 0) -> None:
     """Raises InvalidModelError unless each last row of ``indices`` is a tuple that fits the axes after the batch."""
-    depth = indices.dims[-1]
+    depth = indices.dims[-1] if indices.dims else 0
     axes = shape[batch_dims : batch_dims + depth]
-    if len(axes) < depth:
+    if not 0 < depth <= len(axes):
         raise InvalidModelError(f"tuples of {depth} indices for data of shape {tuple(shape)}")
     for d, size in enumerate(axes):
         require_indices(Value(indices.name, indices.type), size, batch_dims + d)

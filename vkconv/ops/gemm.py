@@ -1,4 +1,5 @@
-"""Gemm: a product of two matrices, scaled, plus a bias; the fully connected layers of exported models."""
+"""Gemm: a product of two matrices, scaled, plus a bias; the fully connected layers of exported
+models."""
 
 from __future__ import annotations
 
@@ -13,12 +14,14 @@ from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, broadcast_shapes, operator
 from vkconv.ops.binary import in_float32, require_same_dtype
 from vkconv.ops.matmul import too_deep
-from vkconv.ops.matrix_product import Bias, Epilogue, Matrices, lower_product
+from vkconv.ops.matrix_operands import Matrices
+from vkconv.ops.matrix_product import Bias, Epilogue, lower_product
 
 
 @operator("Gemm", since=(1, 6, 7, 9, 11, 13))
 class Gemm(Operator):
-    """y (M, N) = alpha a' b' + beta c; a' is a or, with transA, its transpose; c broadcasts to (M, N)."""
+    """y (M, N) = alpha a' b' + beta c; a' is a or, with transA, its transpose; c broadcasts to (M,
+    N)."""
 
     device_dtypes: ClassVar[frozenset[str]] = FLOATS
     alpha: float = 1.0
@@ -30,11 +33,15 @@ class Gemm(Operator):
     def sizes(self, a: Sequence[int], b: Sequence[int]) -> tuple[int, int, int]:
         """(M, K, N)."""
         if len(a) != 2 or len(b) != 2:
-            raise InvalidModelError(f"inputs of shape {tuple(a)} and {tuple(b)} are not both matrices")
+            raise InvalidModelError(
+                f"inputs of shape {tuple(a)} and {tuple(b)} are not both matrices"
+            )
         m, k = reversed(a) if self.transA else a
         depth, n = reversed(b) if self.transB else b
         if k != depth:
-            raise InvalidModelError(f"shapes {tuple(a)} and {tuple(b)} do not multiply: {k} against {depth}")
+            raise InvalidModelError(
+                f"shapes {tuple(a)} and {tuple(b)} do not multiply: {k} against {depth}"
+            )
         return m, k, n
 
     def infer(self, a: Value, b: Value, c: Value | None = None) -> TensorType:

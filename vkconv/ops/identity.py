@@ -67,7 +67,9 @@ class Dropout(SameTensor):
             raise UnsupportedModelError("Dropout in training mode (is_test is 0) is not supported")
         if training_mode is not None:
             if training_mode.known_type.size != 1:
-                raise InvalidModelError(f"training_mode has shape {training_mode.dims}, not a scalar")
+                raise InvalidModelError(
+                    f"training_mode has shape {training_mode.dims}, not a scalar"
+                )
             if training_mode.array is not None:
                 _refuse_training(training_mode.array)
         mask = "bool" if self.version >= 10 else x.dtype
@@ -90,4 +92,6 @@ class Dropout(SameTensor):
 
 def _refuse_training(training_mode: Array) -> None:
     if training_mode.reshape(-1)[0]:
-        raise UnsupportedModelError("Dropout in training mode is not supported; export the model for inference")
+        raise UnsupportedModelError(
+            "Dropout in training mode is not supported; export the model for inference"
+        )

@@ -13,10 +13,10 @@ from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, broadcast_shapes, operator
 from vkconv.ops.binary import require_same_dtype
+from vkconv.ops.matrix_operands import Matrices
 from vkconv.ops.matrix_product import (
     LONGEST_DEPTH,
     Epilogue,
-    Matrices,
     lower_product,
     merge_batches,
 )
@@ -37,7 +37,9 @@ class MatMul(Operator):
             raise InvalidModelError("an input is a scalar")
         left, right = matrix_shapes(a.dims, b.dims)
         if left[-1] != right[-2]:
-            raise InvalidModelError(f"shapes {a.dims} and {b.dims} do not multiply: {left[-1]} against {right[-2]}")
+            raise InvalidModelError(
+                f"shapes {a.dims} and {b.dims} do not multiply: {left[-1]} against {right[-2]}"
+            )
         batch = broadcast_shapes(left[:-2], right[:-2])
         rows = () if len(a.dims) == 1 else (left[-2],)
         columns = () if len(b.dims) == 1 else (right[-1],)

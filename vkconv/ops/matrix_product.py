@@ -1,8 +1,4 @@
-"""Products of matrices as dispatches of the kernel ``matrix_product``: packing of operands, tiles, column ranges.
-
-The kernel wants whole vec4s along K in ``a`` and along N in ``b``. Constants are packed so when the plan is made;
-computed operands that do not lie so (transposed, odd sizes, odd offsets) are packed by a dispatch.
-"""
+"""Products of matrices as dispatches of the kernel ``matrix_product``: tiles, batches, columns."""
 
 from __future__ import annotations
 
@@ -10,42 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import ELEMENT_BYTES, Dispatch, View
-from vkconv.ir import Array
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import Lowering, Tensor, ceil_div
+from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.broadcasting import Walk, linear_walk
-from vkconv.ops.grids import spread
-from vkconv.ops.packing import pad_axis
+from vkconv.ops.matrix_operands import Matrices, pack_left, pack_right
 
 #: batch dimensions of the kernel, after merging
 BATCH_DIMENSIONS = 3
 #: vec4s along K that one invocation's loop may have: llvmpipe ends loops after 65535 iterations
 LONGEST_DEPTH = 60_000
-
-
-@dataclass(frozen=True)
-class Matrices:
-    """An operand: a batch of matrices (rows, columns), ``transposed`` in memory or not."""
-
-    tensor: Tensor
-    batch: tuple[int, ...]
-    rows: int
-    columns: int
-    transposed: bool = False
-
-    def array(self, source: Array) -> Array:
-        """A constant's values as (batch, rows, columns)."""
-        if self.transposed:
-            return source.reshape(-1, self.columns, self.rows).transpose(0, 2, 1)
-        return source.reshape(-1, self.rows, self.columns)
-
-    @property
-    def count(self) -> int:
-        return prod(self.batch)
 
 
 @dataclass(frozen=True)
@@ -69,7 +40,8 @@ class Epilogue:
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows and vec4 columns per invocation, lanes along N, and the slices of K that a workgroup adds up."""
+    """Rows and vec4 columns per invocation, lanes along N, and the slices of K that a workgroup
+    adds up."""
 
     rows: int
     columns: int
@@ -85,10 +57,14 @@ class Tile:
 def select_tile(caps: DeviceCaps, rows: int, columns: int, depth: int) -> Tile:
     """The tile for a product of ``rows`` x ``columns`` (scalars) with ``depth`` vec4s along K."""
     columns4 = ceil_div(columns, 4)
-    tall = ceil_div(rows, ceil_div(rows, 8))
     if caps.kind == "cpu":
-        # a workgroup is one thread: its 8 lanes are the vector unit, more of them only spill
+        # a workgroup is one thread, and its 8 lanes the vector unit. Measured at 512^3, GFLOP/s of
+        # one Zen 4 core under lavapipe: 16x2 25.6, 16x1 23.8, 8x2 22-23 with shuffled rows; 8x2
+        # 19.6, 16x1 16.6, 4x2 15.5 without
+        most_rows = 16 if _shuffles(caps) else 8
+        tall = ceil_div(rows, ceil_div(rows, most_rows))
         return Tile(tall, 2 if columns4 > 8 else 1, 8)
+    tall = ceil_div(rows, ceil_div(rows, 8))
     most = min(caps.max_workgroup_invocations, caps.max_workgroup_size[0])
     wide = 32 if columns4 >= 32 else 16 if columns4 >= 16 else 8
     if rows <= 4:
@@ -100,10 +76,9 @@ def select_tile(caps: DeviceCaps, rows: int, columns: int, depth: int) -> Tile:
     return Tile(min(tall, 4) if rows > 8 else tall, 2 if columns4 >= 2 * wide else 1, wide)
 
 
-def merge_batches(
-    batch: Sequence[int], a: Sequence[int], b: Sequence[int]
-) -> Walk | None:
-    """The batch dimensions with the steps of a and b counted in matrices; None where they are too many."""
+def merge_batches(batch: Sequence[int], a: Sequence[int], b: Sequence[int]) -> Walk | None:
+    """The batch dimensions with the steps of a and b counted in matrices; None where they are too
+    many."""
     walk = linear_walk(batch, [a, b])
     return walk.padded(BATCH_DIMENSIONS) if len(walk.size) <= BATCH_DIMENSIONS else None
 
@@ -116,7 +91,7 @@ def lower_product(
     batch: tuple[int, ...],
     epilogue: Epilogue,
 ) -> list[Dispatch]:
-    """y (batch, a.rows, b.columns) = a b, with the epilogue."""
+    """The dispatches of y (batch, a.rows, b.columns) = a b, with the epilogue."""
     if not y.span:
         return []
     if b.count == 1 and a.count == prod(batch) and not a.transposed:
@@ -129,15 +104,17 @@ def lower_product(
     depth = ceil_div(a.columns, 4)
     tile = select_tile(ctx.caps, a.rows, b.columns, depth)
     steps: list[Dispatch] = []
-    left = _pack_left(ctx, a, steps)
+    left = pack_left(ctx, a, steps)
     dispatches = []
     for first, last in _column_ranges(ctx.caps, b, depth, tile.panel):
-        right, panel, matrix = _pack_right(ctx, b, first, last, tile, steps)
+        right, panel, matrix = pack_right(ctx, b, first, last, tile.panel, steps)
         product = _Launch(a.rows, last - first, depth, panel, panel * depth * 4, first)
         a_step = [s * a.rows * depth for s in walk.strides[0]]
         b_step = [s * matrix for s in walk.strides[1]]
         dispatches.append(
-            product.dispatch(ctx, left, right, y, tile, epilogue, (walk.size, a_step, b_step), b.columns)
+            product.dispatch(
+                ctx, left, right, y, tile, epilogue, (walk.size, a_step, b_step), b.columns
+            )
         )
     return steps + dispatches
 
@@ -211,7 +188,12 @@ class _Launch:
                 "has_bias": int(bias is not None),
                 "activation": int(code),
             },
-            _grid(ctx.caps, ceil_div(self.columns, 4 * tile.panel), ceil_div(self.rows, tile.rows), prod(batch[0])),
+            _grid(
+                ctx.caps,
+                ceil_div(self.columns, 4 * tile.panel),
+                ceil_div(self.rows, tile.rows),
+                prod(batch[0]),
+            ),
             width="vec4" if whole else "scalar",
             **_sharing(ctx.caps, a, b, tile),
         )
@@ -223,91 +205,25 @@ def _grid(caps: DeviceCaps, x: int, y: int, z: int) -> tuple[int, int, int]:
     return x, min(y, limit[1]), min(z, limit[2])
 
 
-def _sharing(caps: DeviceCaps, a: View, b: View, tile: Tile) -> dict[str, str]:
-    """Variant axes: on CPU drivers the lanes share the rows of a by shuffles where they can."""
-    shuffles = caps.kind == "cpu" and caps.subgroup_shuffle and caps.subgroup_size >= 8
+def _shuffles(caps: DeviceCaps) -> bool:
+    """Whether lanes can share the rows of a by shuffles, which pays on CPU drivers."""
     texels = caps.storage_texel and caps.max_storage_texel_buffers >= 2
+    return caps.kind == "cpu" and caps.subgroup_shuffle and caps.subgroup_size >= 8 and texels
+
+
+def _sharing(caps: DeviceCaps, a: View, b: View, tile: Tile) -> dict[str, str]:
+    """Variant axes of a dispatch: shuffles need the texel buffers to hold a and b."""
     fits = max(a.span, b.span) // 4 < caps.max_texel_buffer_elements - 64
-    if shuffles and texels and fits and 1 < tile.rows <= 8 and tile.lanes % 8 == 0:
+    if _shuffles(caps) and fits and tile.rows > 1 and tile.lanes % 8 == 0:
         return {"rows": "shuffled", "access": "storage_texel"}
     return {"rows": "own"}
 
 
-def _column_ranges(
-    caps: DeviceCaps, b: Matrices, depth: int, panel: int
-) -> list[tuple[int, int]]:
-    """The columns of each dispatch: all, unless a constant b is larger than a storage buffer may be."""
+def _column_ranges(caps: DeviceCaps, b: Matrices, depth: int, panel: int) -> list[tuple[int, int]]:
+    """The columns of each dispatch: all, unless a constant b is larger than a storage buffer may
+    be."""
     per_column4 = max(depth, 1) * 4 * 4 * ELEMENT_BYTES
     most = caps.max_storage_buffer_range // (per_column4 * panel) * panel * 4
     if b.tensor.array is None or b.count > 1 or b.columns <= most or not most:
         return [(0, b.columns)]
     return [(first, min(first + most, b.columns)) for first in range(0, b.columns, most)]
-
-
-def _pack_left(ctx: Lowering, a: Matrices, steps: list[Dispatch]) -> View:
-    """a with rows of whole vec4s."""
-    array = a.tensor.array
-    if array is not None:
-        source = array
-        tag = f"left {a.rows}x{a.columns} {a.transposed}"
-        return ctx.prepack(array, tag, lambda: pad_axis(a.array(source), 2, 4))
-    view = a.tensor.on_device
-    if not a.transposed and a.columns % 4 == 0 and view.offset % 4 == 0:
-        return view
-    return _pack_on_device(ctx, a, a.rows, steps, "a in vec4s")
-
-
-def _pack_right(
-    ctx: Lowering, b: Matrices, first: int, last: int, tile: Tile, steps: list[Dispatch]
-) -> tuple[View, int, int]:
-    """b's columns from ``first`` to ``last``: the view, vec4 columns per panel, and vec4s per matrix."""
-    depth = ceil_div(b.rows, 4)
-    columns4 = ceil_div(last - first, 4)
-    array = b.tensor.array
-    if array is not None:
-        source = array
-        panel = min(tile.panel, columns4)
-        panels = ceil_div(columns4, panel)
-
-        def pack() -> Array:
-            part = pad_axis(b.array(source)[:, :, first:last], 1, 4)
-            part = pad_axis(part.astype(np.float32), 2, 4 * panel)
-            count, rows, _ = part.shape
-            return np.ascontiguousarray(
-                part.reshape(count, rows, panels, 4 * panel).transpose(0, 2, 1, 3)
-            )
-
-        tag = f"right {b.rows}x{b.columns} {b.transposed} {first}:{last} by {panel}"
-        return ctx.prepack(array, tag, pack), panel, panels * depth * 4 * panel
-    view = b.tensor.on_device
-    aligned = b.rows % 4 == 0 and b.columns % 4 == 0 and view.offset % 4 == 0
-    if b.transposed or not aligned:
-        view = _pack_on_device(ctx, b, depth * 4, steps, "b in vec4s")
-    return view, columns4, depth * 4 * columns4
-
-
-def _pack_on_device(
-    ctx: Lowering, x: Matrices, padded_rows: int, steps: list[Dispatch], name: str
-) -> View:
-    """A copy in scratch memory: row-major, columns padded to whole vec4s, rows to ``padded_rows``."""
-    columns4 = ceil_div(x.columns, 4)
-    packed = ctx.scratch(x.count * padded_rows * columns4 * 4, name)
-    grid = spread(ctx.caps, columns4, padded_rows, x.count)
-    steps.append(
-        ctx.dispatch(
-            "pack_matrix",
-            {"x": x.tensor.on_device, "y": packed},
-            {
-                "batches": x.count,
-                "batch_stride": x.rows * x.columns,
-                "rows": x.rows,
-                "padded_rows": padded_rows,
-                "columns": x.columns,
-                "row_stride": 1 if x.transposed else x.columns,
-                "column_stride": x.rows if x.transposed else 1,
-            },
-            grid.spec,
-            grid.count,
-        )
-    )
-    return packed

@@ -38,7 +38,8 @@ from vkconv.ops.reduction_kernels import (
 class Reduce(Operator):
     """y = x reduced over ``axes``: an attribute first, an input since ``axes_input_since``.
 
-    No axes means all, or with noop_with_empty_axes none: then only what happens to single elements does.
+    No axes means all, or with noop_with_empty_axes none: then only what happens to single elements
+    does.
     """
 
     linear_inputs: ClassVar[frozenset[int]] = frozenset({1})
@@ -62,7 +63,11 @@ class Reduce(Operator):
         return TensorType(x.dtype, self._shape(x.dims, reduced))
 
     def _shape(self, shape: Sequence[int], reduced: Sequence[int]) -> tuple[int, ...]:
-        kept = [1 if d in reduced else size for d, size in enumerate(shape) if self.keepdims or d not in reduced]
+        kept = [
+            1 if d in reduced else size
+            for d, size in enumerate(shape)
+            if self.keepdims or d not in reduced
+        ]
         return tuple(kept)
 
     def reference(self, x: Array, axes: Array | None = None) -> Array:
@@ -100,7 +105,9 @@ class Reduce(Operator):
         assert x is not None
         same = self.reduction in (Reduction(Combine.MAX), Reduction(Combine.SUM, post=Post.MEAN))
         spatial = tuple(range(2, len(x.dims)))
-        return bool(same and self.keepdims and self._axes_of(inputs) == spatial and prod(x.dims[2:]))
+        return bool(
+            same and self.keepdims and self._axes_of(inputs) == spatial and prod(x.dims[2:])
+        )
 
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
@@ -116,14 +123,16 @@ class Reduce(Operator):
 
 def _log_sum_exp(x: Array, axes: tuple[int, ...]) -> Array:
     if 0 in x.shape:
-        return np.log(np.exp(x).sum(axes, keepdims=True))
+        return np.asarray(np.log(np.exp(x).sum(axes, keepdims=True)))
     largest = x.max(axes, keepdims=True)
     shift = np.where(np.isfinite(largest), largest, 0)
     return np.asarray(np.log(np.exp(x - shift).sum(axes, keepdims=True)) + shift)
 
 
-def _extreme(function: Callable[..., Array], least: bool) -> Callable[[Array, tuple[int, ...]], Array]:
-    """max or min, which start from the type's end so that an empty reduction has a value."""
+def _extreme(
+    function: Callable[..., Array], least: bool
+) -> Callable[[Array, tuple[int, ...]], Array]:
+    """Max or min, which start from the type's end so that an empty reduction has a value."""
 
     def compute(x: Array, axes: tuple[int, ...]) -> Array:
         if x.dtype == bool:

@@ -14,10 +14,12 @@ from vkconv.ops.grids import spread
 
 #: kept, and reduced, dimensions that the kernel has
 KERNEL_DIMENSIONS = 3
-#: a reduction of few long runs is cut into pieces of at least this length, so that it fills the device
+#: a reduction of few long runs is cut into pieces of at least this length, so that it fills the
+#: device
 CHUNK = 8192
-#: iterations that one invocation may make in all its loops together. llvmpipe ends every loop after 65535 (Mesa's
-#: LP_MAX_TGSI_LOOP_ITERATIONS), silently; and long loops run into the watchdogs of GPUs
+#: iterations that one invocation may make in all its loops together. llvmpipe ends every loop after
+#: 65535 (Mesa's LP_MAX_TGSI_LOOP_ITERATIONS), silently; and long loops run into the watchdogs of
+#: GPUs
 MOST_ITERATIONS = 50_000
 
 
@@ -75,7 +77,8 @@ class Axes:
 
 
 def merge_axes(shape: Sequence[int], reduced: Sequence[int]) -> Axes:
-    """The dimensions of a row-major tensor, split in two; size 1 dropped, neighbours of a kind merged."""
+    """The dimensions of a row-major tensor, split in two; size 1 dropped, neighbours of a kind
+    merged."""
     kept: list[Axis] = []
     gone: list[Axis] = []
     stride = step = 1
@@ -98,7 +101,8 @@ def merge_axes(shape: Sequence[int], reduced: Sequence[int]) -> Axes:
 def lanes_per_row(caps: DeviceCaps, length: int) -> int:
     """Lanes that share one row: up to 64, which is what the kernels' shared memory holds.
 
-    On CPU drivers 8 as long as that leaves short loops: a workgroup is one thread there, and barriers cost.
+    On CPU drivers 8 as long as that leaves short loops: a workgroup is one thread there, and
+    barriers cost.
     """
     if caps.kind == "cpu" and length <= CHUNK:
         return 8
@@ -113,14 +117,16 @@ def too_long(how: Reduction, axes: Axes) -> bool:
     if axes.reduced[-1].size < 16:
         return outer * axes.reduced[-1].size > MOST_ITERATIONS
     passes, chunks = (2, 1) if how.pre == Pre.EXP else (1, 256)
-    per_lane = ceil_div(axes.reduced[-1].size, 64 * min(chunks, max(axes.reduced[-1].size // CHUNK, 1)))
+    per_lane = ceil_div(
+        axes.reduced[-1].size, 64 * min(chunks, max(axes.reduced[-1].size // CHUNK, 1))
+    )
     return passes * outer * max(per_lane, 16) > MOST_ITERATIONS
 
 
 def lower_reduction(
     ctx: Lowering, how: Reduction, x: View, y: View, reduced: Sequence[int]
 ) -> list[Dispatch]:
-    """y = x reduced over the axes ``reduced``; y keeps or drops them, its memory is the same."""
+    """The dispatches of y = x reduced over the axes ``reduced``, which y may keep as size 1."""
     axes = merge_axes(x.shape, reduced)
     results = prod(a.size for a in axes.kept)
     if not results:
@@ -141,7 +147,9 @@ def lower_reduction(
     second = Reduction(how.combine, Pre.NONE, how.post)
     return [
         _dispatch(ctx, first, x, partial, axes, count, True, chunks, length),
-        _dispatch(ctx, second, partial, y, merge_axes((results, chunks), (1,)), count, chunks >= 16),
+        _dispatch(
+            ctx, second, partial, y, merge_axes((results, chunks), (1,)), count, chunks >= 16
+        ),
     ]
 
 

@@ -20,7 +20,8 @@ from vkconv.ops.reduction_kernels import CHUNK, MOST_ITERATIONS, lanes_per_row
 class AlongAxis(Operator):
     """What the two have in common.
 
-    From version 13 on they work along ``axis``; before, along all axes from ``axis`` (default 1) on, flattened.
+    From version 13 on they work along ``axis``; before, along all axes from ``axis`` (default 1)
+    on, flattened.
     """
 
     axis: int | None = None
@@ -46,7 +47,7 @@ class AlongAxis(Operator):
             return x.copy()
         shifted = wide - wide.max(1, keepdims=True)
         total = np.exp(shifted).sum(1, keepdims=True)
-        y = shifted - np.log(total) if self.logarithmic else np.exp(shifted) / total
+        y = np.asarray(shifted - np.log(total) if self.logarithmic else np.exp(shifted) / total)
         return y.reshape(x.shape).astype(x.dtype)
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
@@ -63,7 +64,8 @@ class AlongAxis(Operator):
         outer, axis, inner = self.split(y.shape)
         if outer * axis * inner == 0:
             return []
-        # rows that are dense or long are shared by the lanes of a workgroup; else each lane has its own
+        # rows that are dense or long are shared by the lanes of a workgroup; else each lane has its
+        # own
         shared = axis > CHUNK or (inner == 1 and axis >= 16)
         if inner == 1:
             outer, rows, outer_stride, row_stride = 1, outer, 0, axis

@@ -52,7 +52,7 @@ class TopK(Operator):
         shape = (*x.dims[:axis], given[0], *x.dims[axis + 1 :])
         return TensorType(x.dtype, shape), TensorType("int64", shape)
 
-    def reference(self, x: Array, k: Array | None = None) -> tuple[Array, Array]:
+    def reference(self, x: Array, k: Array | None = None) -> tuple[Array, ...]:
         axis = normalise_axis(self.axis, x.ndim)
         count = self.k if k is None else int(k.reshape(-1)[0])
         if self.largest:
@@ -61,7 +61,7 @@ class TopK(Operator):
         else:
             order = np.argsort(x, axis, kind="stable")
         indices = np.take(order, np.arange(count), axis).astype(np.int64)
-        return np.take_along_axis(x, indices, axis), indices
+        return (np.take_along_axis(x, indices, axis), indices)[: self.output_count]
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         x = inputs[0]

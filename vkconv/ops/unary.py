@@ -1,13 +1,14 @@
 """Functions of one float element: what they share, and those without attributes.
 
-A function is a row of the table below or a class in ``activations.py``; all run on the kernel ``unary`` in
-either layout. ``Unary.activation`` is what fusion asks for: the same function in another kernel's epilogue.
+A function is a row of the table below or a class in ``activations.py``; all run on the kernel
+``unary`` in either layout. ``Unary.activation`` is what fusion asks for: the same function in
+another kernel's epilogue.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -23,13 +24,14 @@ Function = Callable[[Array], Array]
 
 
 class Unary(Operator):
-    """y = f(x), x of any shape. ``activation`` gives f as code, alpha and beta of ``activations.glsl``."""
+    """y = f(x), x of any shape. ``activation`` gives f as code, alpha and beta of
+    ``activations.glsl``."""
 
     def activation(self) -> tuple[Activation, float, float]:
         raise NotImplementedError
 
     def apply(self, x: Array) -> Array:
-        """f on a float32 or float64 array."""
+        """The function on a float32 or float64 array."""
         raise NotImplementedError
 
     def infer(self, x: Value) -> TensorType:
@@ -70,28 +72,43 @@ class UnaryWithIntegers(Unary):
 def lower_unary(
     ctx: Lowering, x: View, y: View, code: Activation, alpha: float = 0.0, beta: float = 0.0
 ) -> list[Dispatch]:
-    """y = f(x) for views of one layout and shape."""
-    push: dict[str, int | float] = {"batches": 1, "alpha": alpha, "beta": beta, "tail": 0}
+    """The dispatch of y = f(x) for views of one layout and shape."""
+    push = {"alpha": alpha, "beta": beta}
+    return lower_elementwise(ctx, "unary", x, y, {"kind": int(code)}, push)
+
+
+def lower_elementwise(
+    ctx: Lowering,
+    kernel: str,
+    x: View,
+    y: View,
+    spec: Mapping[str, int],
+    push: Mapping[str, float] | None = None,
+) -> list[Dispatch]:
+    """The dispatch of a kernel that has the push constants and variants of ``unary``, on views of
+    one layout and shape; ``spec`` and ``push`` are what it has besides."""
+    batches, tail = 1, 0
     axes = {"width": "vec4"}
     if y.layout == "c4":
-        n, blocks, h, w = c4_dims(y.shape)
+        batches, blocks, h, w = c4_dims(y.shape)
         channels = y.shape[1]
-        push |= {"batches": n, "tail": channels % 4}
+        tail = channels % 4
         count, whole = blocks * h * w, channels // 4 * h * w
     elif y.span % 4 == 0 and x.offset % 4 == 0 and y.offset % 4 == 0:
         count = whole = y.span // 4
     else:
         count = whole = y.span
         axes = {"width": "scalar", "access": "ssbo"}
-    if count * int(push["batches"]) == 0:
+    if count * batches == 0:
         return []
-    grid = spread(ctx.caps, count, 1, int(push["batches"]))
+    grid = spread(ctx.caps, count, 1, batches)
+    sizes = {"batches": batches, "count": count, "whole": whole, "tail": tail}
     return [
         ctx.dispatch(
-            "unary",
+            kernel,
             {"x": x, "y": y},
-            {**push, "count": count, "whole": whole},
-            {**grid.spec, "kind": int(code)},
+            {**sizes, **(push or {})},
+            {**grid.spec, **spec},
             grid.count,
             **axes,
         )

@@ -27,7 +27,7 @@ class IntegerFunction(IntEnum):
 def lower_unary_int(
     ctx: Lowering, x: View, y: View, function: IntegerFunction, low: int = 0, high: int = 0
 ) -> list[Dispatch]:
-    """y = f(x) for linear views of one shape; ``low`` and ``high`` are the bounds of CLIP."""
+    """The dispatch of y = f(x) for linear views; ``low`` and ``high`` are the bounds of CLIP."""
     if not y.span:
         return []
     grid = spread(ctx.caps, y.span)

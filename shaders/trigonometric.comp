@@ -1,0 +1,50 @@
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; width = vec4, scalar)
+#pragma vkconv exclude(access = storage_texel, width = scalar)
+#pragma vkconv exclude(access = uniform_texel, width = scalar)
+// y = f(x) element by element, f = trigonometric(kind, x) of trigonometry.glsl; a kernel of its own, so that the
+// epilogues of convolutions need not carry these functions. Layouts as in unary.comp.
+// width = vec4: `batches` runs of `count` vec4s, in C4 ([ceil(C/4)][H][W] is one run) or linear (one run). From vec4
+// `whole` on, a run is the last channel block of C4, of which only `tail` lanes hold channels.
+// width = scalar: linear, any offset and count. One invocation computes one vec4 or scalar.
+#include "tensor.glsl"
+#include "trigonometry.glsl"
+#include "grid.glsl"
+
+layout(constant_id = 1) const int kind = TRIG_SIN;
+
+#if defined(WIDTH_SCALAR)
+READ_BUFFER(0, x, float);
+WRITE_BUFFER(1, y, float);
+#else
+READ_VEC4(0, x);
+WRITE_BUFFER(1, y, vec4);
+#endif
+layout(push_constant) uniform Push {
+    int x_offset;
+    int x_batch;
+    int y_offset;
+    int y_batch;
+    int batches;
+    int count;
+    int whole;
+    int tail;
+};
+
+vec4 apply(vec4 v) { return mix(trigonometric(kind, v), v, isnan(v)); }
+
+void main() {
+    FOR_Z(n, batches) {
+        int from = x_offset + n * x_batch;
+        int to = y_offset + n * y_batch;
+        FOR_X(i, count) {
+#if defined(WIDTH_SCALAR)
+            y[to + i] = apply(vec4(x[from + i])).x;
+#else
+            vec4 v = apply(LOAD(x, from + i));
+            y[to + i] = i < whole ? v : keep_channels(v, 0, tail);
+#endif
+        }
+    }
+}

@@ -1,0 +1,164 @@
+"""Functions of the bits of integers: And, Or, Xor, Not and shifts; the kernel ``bitwise``, linear."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+
+from vkconv.dispatch import Dispatch, View
+from vkconv.errors import InvalidModelError
+from vkconv.ir import Array, TensorType, Value
+from vkconv.ops.base import Lowering, Operator, Tensor, broadcast_shapes, operator
+from vkconv.ops.binary import lane_dimensions, require_same_dtype, too_many_dimensions
+from vkconv.ops.broadcasting import KERNEL_DIMENSIONS, linear_walk
+from vkconv.ops.grids import spread
+
+
+class Bitwise(IntEnum):
+    """``BITWISE_<name>`` of ``shaders/bitwise.comp`` (a test compares the two)."""
+
+    AND = 0
+    OR = 1
+    XOR = 2
+    NOT = 3
+    LEFT = 4
+    RIGHT = 5
+
+
+#: int64 values that the device holds are int32 with their sign extended, which these functions keep
+_KEEPING = frozenset({"int64", "int32", "int16", "int8", "uint16", "uint8"})
+
+
+class BitwiseOperator(Operator):
+    """y = f(a, b), a and b broadcast against each other."""
+
+    device_dtypes: ClassVar[frozenset[str]] = _KEEPING
+
+    def function(self) -> Bitwise:
+        raise NotImplementedError
+
+    def infer(self, a: Value, b: Value) -> TensorType:
+        require_same_dtype(a, b)
+        return TensorType(a.dtype, broadcast_shapes(a.dims, b.dims))
+
+    def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
+        return too_many_dimensions(inputs, outputs)
+
+    def lower(
+        self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
+    ) -> list[Dispatch]:
+        a, b = (ctx.operand(x, "linear") for x in inputs if x is not None)
+        return lower_bitwise(ctx, self.function(), a, b, outputs[0].on_device)
+
+
+def lower_bitwise(ctx: Lowering, function: Bitwise, a: View, b: View, y: View) -> list[Dispatch]:
+    """y = f(a, b) for linear views of integers that broadcast to y's shape."""
+    if not y.span:
+        return []
+    walk = linear_walk(y.shape, (a.shape, b.shape)).padded()
+    over_lanes = lane_dimensions(walk)
+    rows = KERNEL_DIMENSIONS - over_lanes
+    grid = spread(
+        ctx.caps, prod(walk.size[rows:]), prod(walk.size[3:rows]), prod(walk.size[:3])
+    )
+    return [
+        ctx.dispatch(
+            "bitwise",
+            {"a": a, "b": b, "y": y},
+            {"size": walk.size, "a_stride": walk.strides[0], "b_stride": walk.strides[1]},
+            {
+                **grid.spec,
+                "kind": int(function),
+                "lane_dimensions": over_lanes,
+                "bits": min(np.dtype(y.dtype).itemsize * 8, 32),
+                "is_signed": int(not y.dtype.startswith("u")),
+            },
+            grid.count,
+        )
+    ]
+
+
+@operator("BitwiseAnd", since=(18,))
+class BitwiseAnd(BitwiseOperator):
+    """y = a & b."""
+
+    def function(self) -> Bitwise:
+        return Bitwise.AND
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.bitwise_and(a, b)
+
+
+@operator("BitwiseOr", since=(18,))
+class BitwiseOr(BitwiseOperator):
+    """y = a | b."""
+
+    def function(self) -> Bitwise:
+        return Bitwise.OR
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.bitwise_or(a, b)
+
+
+@operator("BitwiseXor", since=(18,))
+class BitwiseXor(BitwiseOperator):
+    """y = a ^ b."""
+
+    def function(self) -> Bitwise:
+        return Bitwise.XOR
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.bitwise_xor(a, b)
+
+
+@operator("BitwiseNot", since=(18,))
+class BitwiseNot(Operator):
+    """y = ~x."""
+
+    device_dtypes: ClassVar[frozenset[str]] = _KEEPING
+
+    def infer(self, x: Value) -> TensorType:
+        return x.known_type
+
+    def reference(self, x: Array) -> Array:
+        return np.bitwise_not(x)
+
+    def lower(
+        self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
+    ) -> list[Dispatch]:
+        (x,) = inputs
+        assert x is not None
+        source = ctx.operand(x, "linear")
+        return lower_bitwise(ctx, Bitwise.NOT, source, source, outputs[0].on_device)
+
+
+@operator("BitShift", since=(11, 28))
+class BitShift(BitwiseOperator):
+    """y = a << b or a >> b, by ``direction``; signed types, shifted arithmetically, since version 28.
+
+    A shift by a negative number, or by as many bits as the type has, leaves the extended sign (right) or 0.
+    """
+
+    device_dtypes: ClassVar[frozenset[str]] = frozenset({"int32", "int16", "int8", "uint16", "uint8"})
+    direction: str
+
+    def function(self) -> Bitwise:
+        return Bitwise.LEFT if self.direction == "LEFT" else Bitwise.RIGHT
+
+    def infer(self, a: Value, b: Value) -> TensorType:
+        if self.direction not in ("LEFT", "RIGHT"):
+            raise InvalidModelError(f"direction is '{self.direction}', not LEFT or RIGHT")
+        return super().infer(a, b)
+
+    def reference(self, a: Array, b: Array) -> Array:
+        bits = a.dtype.itemsize * 8
+        inside = (b >= 0) & (b < bits)
+        amount = np.where(inside, b, 0).astype(a.dtype)
+        if self.direction == "LEFT":
+            return np.where(inside, np.left_shift(a, amount), a.dtype.type(0))
+        fill = np.where(a < 0, -1, 0).astype(a.dtype)
+        return np.where(inside, np.right_shift(a, amount), fill)

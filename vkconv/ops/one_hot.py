@@ -1,0 +1,113 @@
+"""OneHot: each index as a row that is "on" in one place; and Hardmax, where that is the largest element's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+
+from vkconv.dispatch import Dispatch, View
+from vkconv.errors import InvalidModelError
+from vkconv.ir import Array, TensorType, Value
+from vkconv.ops.arg_extreme import arg_extreme
+from vkconv.ops.base import (
+    DEVICE_DTYPES,
+    Lowering,
+    Operator,
+    Tensor,
+    known_ints,
+    normalise_axis,
+    operator,
+)
+from vkconv.ops.grids import spread
+from vkconv.ops.softmax import AlongAxis
+
+
+@operator("OneHot", since=(9, 11, 28))
+class OneHot(Operator):
+    """y = values[1] where the coordinate along the new ``axis`` of size ``depth`` is the index, else values[0].
+
+    Negative indices count from depth; one outside [-depth, depth) turns nothing on.
+    """
+
+    axis: int = -1
+    device_dtypes: ClassVar[frozenset[str]] = DEVICE_DTYPES
+
+    def infer(self, indices: Value, depth: Value, values: Value) -> TensorType:
+        size = known_ints(depth, "the input depth")
+        if size is None or len(size) != 1 or size[0] < 1:
+            raise InvalidModelError(f"the depth is {size}, not a number above 0")
+        if values.dims != (2,):
+            raise InvalidModelError(f"values have shape {values.dims}, not (2,)")
+        axis = normalise_axis(self.axis, len(indices.dims) + 1)
+        return TensorType(values.dtype, (*indices.dims[:axis], size[0], *indices.dims[axis:]))
+
+    def reference(self, indices: Array, depth: Array, values: Array) -> Array:
+        size = int(depth.reshape(-1)[0])
+        axis = normalise_axis(self.axis, indices.ndim + 1)
+        with np.errstate(invalid="ignore"):
+            whole = np.expand_dims(indices.astype(np.int64), axis)
+        places = np.arange(size).reshape(-1, *[1] * (indices.ndim - axis))
+        return np.where(np.where(whole < 0, whole + size, whole) == places, values[1], values[0])
+
+    def lower(
+        self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
+    ) -> list[Dispatch]:
+        (indices, _, values), y = inputs, outputs[0].on_device
+        assert indices is not None and values is not None
+        axis = normalise_axis(self.axis, len(y.shape))
+        split = prod(y.shape[:axis]), y.shape[axis], prod(y.shape[axis + 1 :])
+        return one_hot(ctx, ctx.operand(indices, "linear"), ctx.operand(values, "linear"), y, split)
+
+
+def one_hot(
+    ctx: Lowering, indices: View, values: View, y: View, split: tuple[int, int, int]
+) -> list[Dispatch]:
+    """y[o, d, i] = values[d is indices[o, i]]; ``split`` is (outer, depth, inner)."""
+    outer, depth, inner = split
+    if not prod(split):
+        return []
+    grid = spread(ctx.caps, depth * inner, outer)
+    return [
+        ctx.dispatch(
+            "one_hot",
+            {"indices": indices, "values": values, "y": y},
+            {"outer": outer, "depth": depth, "inner": inner},
+            {**grid.spec, "float_indices": int(not indices.is_integer)},
+            grid.count,
+        )
+    ]
+
+
+@operator("Hardmax", since=(1, 11, 13))
+class Hardmax(AlongAxis):
+    """y = 1 at the first largest element along the axis, else 0; the axis as for Softmax."""
+
+    logarithmic: ClassVar[bool] = False
+
+    def reference(self, x: Array) -> Array:
+        outer, length, inner = self.split(x.shape)
+        y = np.zeros((outer, length, inner), x.dtype)
+        if x.size:
+            largest = np.argmax(x.reshape(y.shape), 1)
+            np.put_along_axis(y, largest[:, None], 1, 1)
+        return y.reshape(x.shape)
+
+    def lower(
+        self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
+    ) -> list[Dispatch]:
+        x, y = inputs[0], outputs[0].on_device
+        assert x is not None
+        split = self.split(y.shape)
+        if not prod(split):
+            return []
+        found = replace(ctx.scratch(split[0] * split[2], "largest"), dtype="int32")
+        values = ctx.constant(np.array([0, 1], np.float32), "off and on")
+        source = ctx.operand(x, "linear")
+        return [
+            *arg_extreme(ctx, source, found, split, smallest=False, nan_first=True),
+            *one_hot(ctx, found, values, y, split),
+        ]
