@@ -88,22 +88,27 @@ void main() {
         int b_slab = b_start + i0 * b_stride[0] + i1 * b_stride[1] + i2 * b_stride[2];
         int y_slab = y_offset + i0 * y_stride[0] + i1 * y_stride[1] + i2 * y_stride[2];
         FOR_Y(row, rows) {
+            // dimensions 3 and 4, as far as they are not the lanes'
+            int r3 = lane_dimensions == 1 ? row / size[4] : row;
+            int r4 = lane_dimensions == 1 ? row - r3 * size[4] : 0;
+            int a_row = a_slab + r3 * a_stride[3] + r4 * a_stride[4];
+            int b_row = b_slab + r3 * b_stride[3] + r4 * b_stride[4];
+            int y_row = y_slab + r3 * y_stride[3] + r4 * y_stride[4];
             FOR_X(lane, width) {
-                int i3 = row, i4 = 0, i5 = lane;
-                if (lane_dimensions == 1) {
-                    i3 = row / size[4];
-                    i4 = row - i3 * size[4];
-                } else {
-                    i4 = lane / size[5];
-                    i5 = lane - i4 * size[5];
-                    if (lane_dimensions == 3) {
-                        i3 = i4 / size[4];
-                        i4 -= i3 * size[4];
-                    }
+                int i3 = 0, i4 = 0, i5 = lane;
+                if (lane_dimensions > 1) {
+                    ivec2 parts = divide(lane, size[5]);
+                    i4 = parts.x;
+                    i5 = parts.y;
                 }
-                compute(a_slab + i3 * a_stride[3] + i4 * a_stride[4] + i5 * a_stride[5],
-                        b_slab + i3 * b_stride[3] + i4 * b_stride[4] + i5 * b_stride[5],
-                        y_slab + i3 * y_stride[3] + i4 * y_stride[4] + i5 * y_stride[5], i2);
+                if (lane_dimensions > 2) {
+                    ivec2 parts = divide(i4, size[4]);
+                    i3 = parts.x;
+                    i4 = parts.y;
+                }
+                compute(a_row + i3 * a_stride[3] + i4 * a_stride[4] + i5 * a_stride[5],
+                        b_row + i3 * b_stride[3] + i4 * b_stride[4] + i5 * b_stride[5],
+                        y_row + i3 * y_stride[3] + i4 * y_stride[4] + i5 * y_stride[5], i2);
             }
         }
     }

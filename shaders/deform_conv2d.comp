@@ -11,7 +11,7 @@
 // texels' indices and weights are computed once per tap and used for all channel blocks of the offset group.
 // Grid: x pixels / (local_size * PIXELS), y blocks of output channels (group after group), z batch.
 layout(local_size_x_id = 0) in;
-layout(constant_id = 1) const int OUTPUT_TILE = 32;
+layout(constant_id = 1) const int OUTPUT_TILE = 16;
 layout(constant_id = 2) const int PIXELS = 2;
 const int LANES = 8;
 

@@ -85,9 +85,7 @@ def random_model(seed: int, steps: int = 14) -> onnx.ModelProto:
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, b.tensors[n]) for n in outputs],
         b.constants,
     )
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10
-    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
 
 
 def _is_map(shape: Shape) -> bool:

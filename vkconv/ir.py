@@ -150,6 +150,27 @@ class Node:
         return f"{self.op_type} '{self.name}'"
 
 
+class Names:
+    """Names in use, and new ones like them."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self._taken = taken
+        self._counts: dict[str, int] = {}
+
+    def add(self, names: Iterable[str]) -> None:
+        self._taken.update(names)
+
+    def free(self, wanted: str) -> str:
+        """``wanted``, or with the first number behind it that makes it new."""
+        name, count = wanted, self._counts.get(wanted, 0)
+        while name in self._taken:
+            count += 1
+            name = f"{wanted}_{count}"
+        self._counts[wanted] = count
+        self._taken.add(name)
+        return name
+
+
 @dataclass(eq=False)
 class Graph:
     """Nodes in topological order, with the values that enter and leave."""

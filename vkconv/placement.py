@@ -13,8 +13,6 @@ from vkconv.ops.base import NEWEST_OPSET, check_inputs, create, find_operator
 
 Where = Literal["gpu", "host", "folded", "fused", "deferred"]
 
-_CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
-
 
 @dataclass(frozen=True)
 class Placement:
@@ -32,11 +30,14 @@ class Placement:
 
 def problems(graph: Graph) -> list[NodeProblem]:
     """All nodes that no room of this version can run; empty when the model is supported."""
-    found = []
+    found: list[NodeProblem] = []
     for node in graph.nodes:
         reason = _problem(node, graph.opsets.get("", 1))
         if reason is not None:
             found.append(NodeProblem(node.name, node.op_type, reason, node.opset, "", node.domain))
+        for value in node.attributes.values():
+            if isinstance(value, Graph):
+                found += _problems_inside(value)
     inputs = {id(v) for v in graph.inputs}
     for value in graph.values():
         where = "graph input" if id(value) in inputs else "initializer"
@@ -46,17 +47,18 @@ def problems(graph: Graph) -> list[NodeProblem]:
     return found
 
 
+def _problems_inside(graph: Graph) -> list[NodeProblem]:
+    """Those of a graph that a node holds: it may leave the types of its inputs open."""
+    names = {v.name for v in graph.inputs}
+    return [p for p in problems(graph) if p.op_type != "graph input" or p.node not in names]
+
+
 def _problem(node: Node, opset: int) -> str | None:
     """Why a node cannot run, or None."""
     if node.domain == "" and opset > NEWEST_OPSET:
         return (
             f"opset {opset} is newer than {NEWEST_OPSET}, the newest known here; "
             "export the model with an older one"
-        )
-    if node.domain == "" and node.op_type in _CONTROL_FLOW:
-        return (
-            "control flow is not run by this version; export the model with its branches and "
-            "loops traced away"
         )
     if find_operator(node) is None:
         return "no such operator here; export it as standard operators"

@@ -35,7 +35,6 @@ import numpy as np
 import vkconv
 x = np.load({feed!r})
 with vkconv.InferenceSession({model!r}, strict=True) as session:
-    session.run(None, {{"images": 1 - x}})
     outputs = session.run(None, {{"images": x}})
     session.profile({{"images": x}})
 np.savez({result!r}, *outputs)

@@ -22,7 +22,18 @@ def build(make: Callable[[], nn.Module], seed: int, slope: float = 0.0) -> nn.Mo
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             _fill_norm(part, generator)
-        elif isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        elif isinstance(part, nn.GroupNorm | nn.LayerNorm):
+            part.weight.uniform_(0.5, 1.1, generator=generator)
+            part.bias.normal_(0, 0.2, generator=generator)
+        elif isinstance(part, nn.Embedding):
+            part.weight.normal_(0, 1, generator=generator)
+        elif isinstance(part, nn.MultiheadAttention):
+            # queries and keys large enough for the attention to choose
+            part.in_proj_weight.normal_(0, 1.5 / math.sqrt(part.embed_dim), generator=generator)
+            part.in_proj_bias.normal_(0, 0.1, generator=generator)
+        elif isinstance(part, Drawn):
+            part.draw(generator)
+        elif isinstance(part, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             deviation = math.sqrt(2 / (1 + slope**2) / _terms(part))
             part.weight.normal_(0, deviation, generator=generator)
             if part.bias is not None:
@@ -30,7 +41,14 @@ def build(make: Callable[[], nn.Module], seed: int, slope: float = 0.0) -> nn.Mo
     return module
 
 
-def _terms(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> float:
+class Drawn(nn.Module):
+    """A module with parameters of its own, which it fills itself."""
+
+    def draw(self, generator: torch.Generator) -> None:
+        raise NotImplementedError
+
+
+def _terms(layer: nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> float:
     """How many products are summed into one output (He et al. 2015)."""
     if isinstance(layer, nn.ConvTranspose2d):
         inputs, _, *kernel = layer.weight.shape

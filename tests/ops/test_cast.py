@@ -34,6 +34,9 @@ CASES += [cast(HALVES, "float16"), cast(HALVES.astype("float16"), "float32")]
 CASES += [cast(FLOATS, "int32", opset=opset) for opset in (9, 13, 19, 25)]
 CASES += [
     cast(random(1, 3, 5), "int32"),
+    cast(random(3, 8, low=-120, high=120), "int8"),
+    cast(random(3, 8, low=-300, high=300, dtype="int32"), "uint8"),
+    cast(random(3, 8, low=-300, high=300, dtype="int32"), "float32"),
     cast(random(), "int32"),
     cast(random(2, 0), "int32"),
     Case("CastLike", (FLOATS, np.zeros(1, np.int32))),
@@ -49,6 +52,9 @@ CASES += [
         ((2, 1, 3, 1, 2, 1), (1, 2, 1, 3, 1, 2), (3, 1, 2)),
         ((1000, 1), (1, 3), ()),
         ((0, 3), (3,), (3,)),
+        ((2, 4, 8), (2, 4, 8), ()),
+        ((4, 8), (2, 4, 8), (2, 1, 8)),
+        ((4, 1), (), (2, 4, 8)),
     ]
 ]
 CASES += [

@@ -106,7 +106,19 @@ def test_indices(order: int, pads: list[int]) -> None:
     attributes = dict(kernel_shape=[3, 3], strides=[2, 2], pads=pads, storage_order=order)
     case = Case("MaxPool", (random(2, 3, 7, 9),), attributes, 22, outputs=2)
     check_reference(case)
-    check_device(case, where="host")
+    check_device(case)
+    check_device(case.but(layout="c4"))
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_indices_of_lines_and_volumes(order: int) -> None:
+    attributes = dict(kernel_shape=[2, 3, 2], strides=[1, 2, 2], pads=[1, 0, 0, 0, 1, 1])
+    volume = Case("MaxPool", (random(1, 3, 4, 7, 5),), attributes, 22, outputs=2)
+    line = Case("MaxPool", (random(2, 3, 9),), dict(kernel_shape=[3], dilations=[2]), 22, outputs=2)
+    for case in (volume, line):
+        case = case.but(attributes={**case.attributes, "storage_order": order})
+        check_reference(case)
+        check_device(case)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
@@ -116,7 +128,7 @@ def test_integers(dtype: str) -> None:
         "MaxPool", (random(1, 3, 7, 7, low=low, high=100, dtype=dtype),), dict(kernel_shape=[3, 3])
     )
     check_reference(case)
-    check_device(case, where="host")
+    check_device(case)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +146,7 @@ def test_integers(dtype: str) -> None:
 )
 def test_norms(case: Case) -> None:
     check_reference(case)
-    check_device(case, where="host")
+    check_device(case)
 
 
 def test_infinities_are_values() -> None:

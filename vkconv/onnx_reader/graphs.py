@@ -3,42 +3,50 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from vkconv.errors import InvalidModelError
-from vkconv.ir import Dim, Graph, Node, Opaque, TensorType, Value, constant
+from vkconv.ir import Dim, Graph, Names, Node, Opaque, TensorType, Value, constant
 from vkconv.onnx_reader.tensors import TensorReader, checked_dims, dtype_name, is_known, text
 
 
 class GraphReader:
-    """One pass over a GraphProto; ``_values`` maps the names defined so far."""
+    """One pass over a GraphProto; ``_values`` maps the names defined so far.
 
-    def __init__(self, model: ModelProto, folder: Path | None, label: str) -> None:
+    The graphs that If, Loop and Scan hold read names of the graph around them. Such a graph is read
+    by a reader with ``outer``, and becomes a closed one: what it captures (``captured``: by name,
+    as the outer graph has it) are further inputs of the graph and of its node.
+    """
+
+    def __init__(
+        self, model: ModelProto, folder: Path | None, label: str, outer: GraphReader | None = None
+    ) -> None:
         self._model, self._label = model, label
         self._tensors = TensorReader(folder)
+        self._outer = outer
+        self._folder = folder
+        self.captured: dict[str, Value] = {}
         self._values: dict[str, Value] = {}
         self._opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
 
     def read(self) -> Graph:
-        proto = self._model.graph
-        self._check_opset(proto)
+        self._check_opset(self._model.graph)
+        return self._read_graph(self._model.graph)
+
+    def _read_graph(self, proto: GraphProto) -> Graph:
         for tensor in proto.initializer:
             self._define(self._constant(tensor))
         for sparse in proto.sparse_initializer:
             self._define(constant(text(sparse.values.name), self._tensors.sparse(sparse)))
         # an initializer may be listed as an input too: its value is a default, which is kept
-        inputs = [
-            self._define(value_of(info))
-            for info in proto.input
-            if text(info.name) not in self._values
-        ]
+        defaults = set(self._values)
+        inputs = [self._define(v) for v in map(value_of, proto.input) if v.name not in defaults]
         nodes = self._read_nodes(proto)
         outputs = [self._output(info) for info in proto.output]
-        if not outputs:
+        if not outputs and self._outer is None:
             raise InvalidModelError(f"{self._label} has no outputs")
         return Graph(
             name=text(proto.name),
@@ -72,8 +80,16 @@ class GraphReader:
 
     def _find(self, name: str, what: str) -> Value:
         if name not in self._values:
-            raise InvalidModelError(f"{self._label}: {what} is not computed by any node")
+            if self._outer is None:
+                raise InvalidModelError(f"{self._label}: {what} is not computed by any node")
+            self._capture(self._outer._find(name, what))
         return self._values[name]
+
+    def _capture(self, outer: Value) -> None:
+        """A value of this graph for one of the graph around it; a constant is shared."""
+        self._values[outer.name] = Value(outer.name, outer.type, outer.array)
+        if outer.array is None:
+            self.captured[outer.name] = outer
 
     def _output(self, info: ValueInfoProto) -> Value:
         declared = value_of(info)
@@ -94,7 +110,7 @@ class GraphReader:
 
     def _read_nodes(self, proto: GraphProto) -> list[Node]:
         # names are spread over nodes and values, and what is made up here collides with neither
-        taken = _Names({text(n.name) for n in proto.node} | set(self._values))
+        taken = Names({text(n.name) for n in proto.node} | set(self._values))
         taken.add(text(o) for n in proto.node for o in n.output)
         seen: set[str] = {""}
         types = {v.name: v.type for v in map(value_of, proto.value_info)}
@@ -108,7 +124,7 @@ class GraphReader:
         return nodes
 
     def _node(
-        self, item: NodeProto, name: str, types: dict[str, TensorType | None], taken: _Names
+        self, item: NodeProto, name: str, types: dict[str, TensorType | None], taken: Names
     ) -> Node:
         op_type, domain = text(item.op_type), _domain(item.domain)
         inputs = [
@@ -125,9 +141,28 @@ class GraphReader:
         outputs = [
             self._define(Value(o or taken.free(f"{name}/unused"), types.get(o))) for o in names
         ]
-        attributes = {text(a.name): self._attribute(a, name) for a in item.attribute}
+        attributes = {
+            text(a.name): self._attribute(a, name)
+            for a in item.attribute
+            if a.type != AttributeProto.GRAPH
+        }
+        readers = self._subgraphs(item, attributes)
+        if readers:
+            formal = [self._find(i, "") if i else None for i in map(text, item.input)]
+            inputs = formal + _close(readers, attributes)
         opset = self._opsets.get(domain, 1)
         return Node(op_type, inputs, outputs, attributes, name, domain, opset)
+
+    def _subgraphs(self, item: NodeProto, attributes: dict[str, Any]) -> list[GraphReader]:
+        """Reads the graphs a node holds into ``attributes``; the readers, for what they captured."""
+        readers = []
+        for given in item.attribute:
+            if given.type == AttributeProto.GRAPH:
+                reader = GraphReader(self._model, self._folder, self._label, self)
+                reader._opsets = self._opsets
+                attributes[text(given.name)] = reader._read_graph(given.g)
+                readers.append(reader)
+        return readers
 
     def _attribute(self, item: AttributeProto, node: str) -> Any:
         kind = item.type
@@ -151,11 +186,24 @@ class GraphReader:
             if not is_known(item.sparse_tensor.values.data_type):
                 return Opaque("a sparse tensor of unknown element type")
             return self._tensors.sparse(item.sparse_tensor)
-        if kind in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
-            return Opaque("a graph")
+        if kind == AttributeProto.GRAPHS:
+            return Opaque("a list of graphs")
         if kind == AttributeProto.UNDEFINED:
             raise InvalidModelError(f"node '{node}': attribute '{text(item.name)}' has no type")
         return Opaque(str(AttributeProto.AttributeType.Name(kind)).lower().replace("_", " "))
+
+
+def _close(readers: list[GraphReader], attributes: dict[str, Any]) -> list[Value]:
+    """Makes what any of the graphs captured an input of each; returns those values outside."""
+    captured = {name: value for reader in readers for name, value in reader.captured.items()}
+    graphs = [value for value in attributes.values() if isinstance(value, Graph)]
+    for reader, graph in zip(readers, graphs, strict=True):
+        for name, outer in captured.items():
+            inside = reader._values[name] if name in reader.captured else None
+            graph.inputs.append(inside or Value(name, outer.type))
+    if captured:
+        attributes["captured"] = len(captured)
+    return list(captured.values())
 
 
 def value_of(info: ValueInfoProto) -> Value:
@@ -188,7 +236,7 @@ def _in_order(proto: GraphProto, label: str) -> list[NodeProto]:
     waits: list[int] = []
     readers: dict[int, list[int]] = {}
     for index, node in enumerate(nodes):
-        needed = {producer[i] for i in node.input if i in producer}
+        needed = {producer[i] for i in _reads(node) if i in producer}
         waits.append(len(needed))
         for other in needed:
             readers.setdefault(other, []).append(index)
@@ -209,22 +257,16 @@ def _in_order(proto: GraphProto, label: str) -> list[NodeProto]:
     return ordered
 
 
-class _Names:
-    """Names in use, and new ones like them."""
-
-    def __init__(self, taken: set[str]) -> None:
-        self._taken = taken
-        self._counts: dict[str, int] = {}
-
-    def add(self, names: Iterable[str]) -> None:
-        self._taken.update(names)
-
-    def free(self, wanted: str) -> str:
-        """``wanted``, or with the first number behind it that makes it new."""
-        name, count = wanted, self._counts.get(wanted, 0)
-        while name in self._taken:
-            count += 1
-            name = f"{wanted}_{count}"
-        self._counts[wanted] = count
-        self._taken.add(name)
-        return name
+def _reads(node: NodeProto) -> set[str]:
+    """Names a node reads, those that the graphs it holds read around them included."""
+    names = set(node.input)
+    for item in node.attribute:
+        if item.type == AttributeProto.GRAPH:
+            graph = item.g
+            inner = {name for n in graph.node for name in _reads(n)}
+            inner.update(info.name for info in graph.output)
+            inner.difference_update(name for n in graph.node for name in n.output)
+            inner.difference_update(info.name for info in graph.input)
+            inner.difference_update(tensor.name for tensor in graph.initializer)
+            names |= inner
+    return names

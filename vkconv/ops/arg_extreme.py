@@ -13,9 +13,7 @@ from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import DEVICE_DTYPES, Lowering, Operator, Tensor, normalise_axis, operator
-from vkconv.ops.grids import spread
-from vkconv.ops.reduction_kernels import lanes_per_row
-from vkconv.ops.rows import rows_along
+from vkconv.ops.rows import rows_along, too_long
 
 
 @dataclass(eq=False)
@@ -46,6 +44,11 @@ class _ArgExtreme(Operator):
         found = np.asarray(found, np.int64)
         return np.expand_dims(found, axis) if self.keepdims else found
 
+    def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
+        x = inputs[0]
+        assert x is not None
+        return too_long(x.dims[normalise_axis(self.axis, len(x.dims))])
+
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
     ) -> list[Dispatch]:
@@ -74,8 +77,7 @@ def arg_extreme(
     if not outer * inner:
         return []
     rows = rows_along(outer, length, inner)
-    size = {"local_size_x": lanes_per_row(ctx.caps, length)} if rows.shared else {}
-    grid = spread(ctx.caps, rows.push["rows"], rows.push["outer"], size=1 if rows.shared else None)
+    grid = rows.grid(ctx.caps)
     return [
         ctx.dispatch(
             "arg_extreme",
@@ -83,7 +85,6 @@ def arg_extreme(
             rows.push,
             {
                 **grid.spec,
-                **size,
                 "is_float": int(not x.is_integer),
                 "ascending": int(smallest),
                 "select_last": int(last),

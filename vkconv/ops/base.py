@@ -19,7 +19,7 @@ import numpy as np
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch, Number, PushValue, View
 from vkconv.errors import InvalidModelError
-from vkconv.ir import Array, Layout, Node, TensorType, Value
+from vkconv.ir import Array, Graph, Layout, Node, TensorType, Value
 
 #: newest ai.onnx opset whose operators are known here (tests hold it against the onnx package)
 NEWEST_OPSET = 28
@@ -270,6 +270,7 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     ),
     "tuple[str, ...]": lambda v: isinstance(v, tuple) and all(isinstance(i, str) for i in v),
     "Array": lambda v: isinstance(v, np.ndarray),
+    "Graph": lambda v: isinstance(v, Graph),
 }
 
 

@@ -25,7 +25,13 @@ from vkconv.ops.base import (
     elementwise_layout,
 )
 from vkconv.ops.binary_codes import Binary
-from vkconv.ops.broadcasting import KERNEL_DIMENSIONS, Walk, c4_walk, linear_walk
+from vkconv.ops.broadcasting import (
+    KERNEL_DIMENSIONS,
+    c4_walk,
+    in_vec4s,
+    lane_dimensions,
+    linear_walk,
+)
 from vkconv.ops.grids import spread
 from vkconv.ops.packing import pack_c4
 
@@ -115,7 +121,7 @@ def lower_binary(ctx: Lowering, function: Binary, a: View, b: View, y: View) -> 
     else:
         walk = linear_walk(y.shape, (a.shape, b.shape))
         splats = (False, False)
-        quarter = _in_vec4s(walk, (a, b, y))
+        quarter = None if a.is_integer else in_vec4s(walk, (a, b, y))
         if quarter is None:
             axes |= {"width": "scalar", "access": "ssbo"}
         else:
@@ -149,31 +155,3 @@ def lower_binary(ctx: Lowering, function: Binary, a: View, b: View, y: View) -> 
             **axes,
         )
     ]
-
-
-def lane_dimensions(walk: Walk) -> int:
-    """How many of the last dimensions run over the lanes: more of them where the innermost are
-    short."""
-    count = 1
-    while count < 3 and prod(walk.size[-count:]) < 16:
-        count += 1
-    return count
-
-
-def _in_vec4s(walk: Walk, views: Sequence[View]) -> tuple[Walk, tuple[bool, ...]] | None:
-    """A linear walk in vec4s, and which operands are scalars along the innermost dimension; None if
-    it can't be."""
-    if views[0].is_integer or not walk.size or walk.size[-1] % 4:
-        return None
-    if any(v.offset % 4 for v in views):
-        return None
-    strides = []
-    for steps in walk.strides:
-        if steps[-1] == 0:
-            strides.append(steps)
-        elif any(s % 4 for s in steps[:-1]):
-            return None
-        else:
-            strides.append((*(s // 4 for s in steps[:-1]), 1))
-    size = (*walk.size[:-1], walk.size[-1] // 4)
-    return Walk(size, tuple(strides)), tuple(s[-1] == 0 for s in strides[:-1])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from vkconv.dispatch import View, c4_dims
 
@@ -98,3 +99,34 @@ def c4_walk(result: View, operands: Sequence[View]) -> tuple[Walk, tuple[bool, .
         splats.append(splat)
     walk = Walk((n, blocks, *spatial), tuple(strides))
     return walk.merged(2 if result.shape[1] % 4 else 0), tuple(splats[:-1])
+
+
+def lane_dimensions(walk: Walk) -> int:
+    """How many of the last dimensions run over the lanes: more of them where the innermost are
+    short."""
+    count = 1
+    while count < 3 and prod(walk.size[-count:]) < 16:
+        # the kernels divide by way of floats, which is exact for quotients below 2^22
+        if prod(walk.size[-count - 1 : -1]) >= 1 << 22:
+            break
+        count += 1
+    return count
+
+
+def in_vec4s(walk: Walk, views: Sequence[View]) -> tuple[Walk, tuple[bool, ...]] | None:
+    """A linear walk in vec4s, and which operands are scalars along the innermost dimension; None if
+    it can't be."""
+    if not walk.size or walk.size[-1] % 4:
+        return None
+    if any(v.offset % 4 for v in views):
+        return None
+    strides = []
+    for steps in walk.strides:
+        if steps[-1] == 0:
+            strides.append(steps)
+        elif any(s % 4 for s in steps[:-1]):
+            return None
+        else:
+            strides.append((*(s // 4 for s in steps[:-1]), 1))
+    size = (*walk.size[:-1], walk.size[-1] // 4)
+    return Walk(size, tuple(strides)), tuple(s[-1] == 0 for s in strides[:-1])

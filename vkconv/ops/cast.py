@@ -53,18 +53,21 @@ def lower_cast(ctx: Lowering, x: View, y: View) -> list[Dispatch]:
     """The dispatch of y = x for linear views of one shape, at least one of them of integers."""
     if not y.span:
         return []
-    grid = spread(ctx.caps, y.span)
+    whole = y.span % 4 == 0 and x.offset % 4 == 0 and y.offset % 4 == 0
+    count = y.span // 4 if whole else y.span
+    grid = spread(ctx.caps, count)
     bits = 1 if y.dtype == "bool" else min(np.dtype(y.dtype).itemsize * 8, 32)
     return [
         ctx.dispatch(
             "cast",
             {"x": x, "y": y},
-            {"count": y.span},
+            {"count": count},
             {**grid.spec, "bits": bits, "is_signed": int(not y.dtype.startswith("u"))},
             grid.count,
             **{
                 "from": "int" if x.is_integer else "float",
                 "to": "int" if y.is_integer else "float",
+                "width": "vec4" if whole else "scalar",
             },
         )
     ]

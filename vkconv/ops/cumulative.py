@@ -21,9 +21,7 @@ from vkconv.ops.base import (
     normalise_axis,
     operator,
 )
-from vkconv.ops.grids import spread
-from vkconv.ops.reduction_kernels import lanes_per_row
-from vkconv.ops.rows import rows_along
+from vkconv.ops.rows import rows_along, too_long
 
 
 @dataclass(eq=False)
@@ -54,6 +52,11 @@ class _Cumulative(Operator):
             total[(slice(None),) * along + (0,)] = int(self.product)
         with np.errstate(all="ignore"):
             return np.asarray(np.flip(total, along) if self.reverse else total).astype(x.dtype)
+
+    def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
+        x, axis = inputs
+        assert x is not None and axis is not None and axis.array is not None
+        return too_long(x.dims[normalise_axis(int(axis.array.reshape(-1)[0]), len(x.dims))])
 
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
@@ -86,8 +89,7 @@ def cumulate(
     if not prod(split):
         return []
     rows = rows_along(*split)
-    grid = spread(ctx.caps, rows.push["rows"], rows.push["outer"], size=1 if rows.shared else None)
-    size = {"local_size_x": lanes_per_row(ctx.caps, split[1])} if rows.shared else {}
+    grid = rows.grid(ctx.caps)
     return [
         ctx.dispatch(
             "cumulate",
@@ -95,7 +97,6 @@ def cumulate(
             rows.push,
             {
                 **grid.spec,
-                **size,
                 "product": int(product),
                 "exclusive": int(exclusive),
                 "reverse": int(reverse),

@@ -86,10 +86,15 @@ class DeformConv(Operator):
         taps, parts = int(np.prod(kernel)), self.offset_group
         work = np.float64 if x.dtype == np.float64 else np.float32
         maps: Array = x.astype(work, copy=False)
-        moves: Array = offset.astype(work, copy=False).reshape(n, parts, taps, len(axes), -1)
+        moves: Array = offset.astype(work, copy=False).reshape(
+            n, parts, taps, len(axes), int(np.prod(out))
+        )
         kernels = weight.astype(work, copy=False).reshape(
             self.group, out_channels // self.group, group_channels, taps
         )
+        factors: Array | None = None
+        if mask is not None:
+            factors = mask.astype(work, copy=False).reshape(n, parts, taps, 1, moves.shape[-1])
         total = np.zeros((n, self.group, out_channels // self.group, moves.shape[-1]), work)
         corners = np.meshgrid(*(np.arange(a.out) * a.stride - a.begin for a in axes), indexing="ij")
         per_part = channels // parts
@@ -105,10 +110,12 @@ class DeformConv(Operator):
                     chosen,
                     [linear_taps(p, a.size) for p, a in zip(positions, axes, strict=True)],
                 )
-                if mask is not None:
-                    found = found * mask.reshape(n, parts, taps, 1, -1)[:, part, tap].astype(work)
+                if factors is not None:
+                    found = found * factors[:, part, tap]
                 samples.append(found)
-            sampled = np.concatenate(samples, axis=1).reshape(n, self.group, group_channels, -1)
+            sampled = np.concatenate(samples, axis=1).reshape(
+                n, self.group, group_channels, moves.shape[-1]
+            )
             total += kernels[..., tap] @ sampled
         y = total.reshape(n, out_channels, *out)
         if bias is not None:

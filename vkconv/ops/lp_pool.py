@@ -1,29 +1,95 @@
-"""LpPool and GlobalLpPool: the p-norm of each window. Rare in detectors: computed on the host."""
+"""LpPool and GlobalLpPool: the p-norm of each window, or of each map."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from vkconv.dispatch import Dispatch, c4_dims
 from vkconv.errors import InvalidModelError
-from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import Operator, operator
-from vkconv.ops.pool_window import PoolAttributes, padding, taps
+from vkconv.ir import Array, Layout, TensorType, Value
+from vkconv.ops.base import Lowering, Operator, Tensor, operator
+from vkconv.ops.grids import cover, lanes
+from vkconv.ops.pool_window import Axis, PoolAttributes, padding, taps
+
+
+class _LpPooling(Operator):
+    """What the two have in common: y = (sum of |x|^p over a window)^(1/p)."""
+
+    p: float
+
+    def axes(self, shape: tuple[int, ...]) -> tuple[Axis, ...]:
+        """The spatial axes of an input of that shape."""
+        raise NotImplementedError
+
+    def infer(self, x: Value) -> TensorType:
+        if self.p <= 0:
+            raise InvalidModelError(f"p is {self.p}")
+        return TensorType(x.dtype, (*x.dims[:2], *(a.out for a in self.axes(x.dims))))
+
+    def reference(self, x: Array) -> Array:
+        axes = self.axes(x.shape)
+        work = np.float64 if x.dtype == np.float64 else np.float32
+        powers = np.abs(np.pad(x.astype(work), padding(axes))) ** work(self.p)
+        total = np.zeros((*x.shape[:2], *(a.out for a in axes)), work)
+        for window in taps(axes):
+            total += powers[window]
+        return np.asarray((total ** work(1 / self.p)).astype(x.dtype))
+
+    def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
+        if not 3 <= len(outputs[0].dims) <= 5:
+            return f"no kernel for {len(outputs[0].dims) - 2} spatial dimensions"
+        return None
+
+    def layout(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> Layout:
+        return "c4"
+
+    def lower(
+        self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
+    ) -> list[Dispatch]:
+        x, y = inputs[0], outputs[0].on_device
+        assert x is not None
+        n, blocks, h, w = c4_dims(y.shape)
+        if n * blocks * h * w == 0:
+            return []
+        axes = self.axes(x.shape)
+        axes = (Axis(1, 1, 1, 1, 1, 0, 0),) * (3 - len(axes)) + axes
+        size = lanes(ctx.caps, h * w)
+        return [
+            ctx.dispatch(
+                "lp_pool",
+                {"x": ctx.operand(x, "c4"), "y": y},
+                {
+                    "batches": n,
+                    "channels": y.shape[1],
+                    "in_size": [a.size for a in axes],
+                    "out_size": [a.out for a in axes],
+                    "kernel": [a.kernel for a in axes],
+                    "stride": [a.stride for a in axes],
+                    "dilation": [a.dilation for a in axes],
+                    "pad": [a.begin for a in axes],
+                },
+                {"local_size_x": size, "p": float(self.p)},
+                cover(ctx.caps, size, h * w, blocks, n),
+            )
+        ]
 
 
 @operator("LpPool", since=(1, 2, 11, 18, 22))
-class LpPool(Operator):
-    """y[n, c, o] = (sum over k of |x[n, c, o * stride - pad + k * dilation]|^p)^(1/p)."""
+class LpPool(_LpPooling):
+    """y[n, c, o] = (sum over k of |x[n, c, o * stride - pad + k * dilation]|^p)^(1/p), for x (N, C,
+    *spatial); padding adds nothing."""
 
     kernel_shape: tuple[int, ...]
-    p: int = 2
+    p: float = 2.0
     strides: tuple[int, ...] | None = None
     pads: tuple[int, ...] | None = None
     dilations: tuple[int, ...] | None = None
     auto_pad: str = "NOTSET"
     ceil_mode: int = 0
 
-    @property
-    def window(self) -> PoolAttributes:
+    def axes(self, shape: tuple[int, ...]) -> tuple[Axis, ...]:
         return PoolAttributes(
             self.kernel_shape,
             self.strides,
@@ -31,32 +97,16 @@ class LpPool(Operator):
             self.dilations,
             self.auto_pad,
             self.ceil_mode,
-        )
-
-    def infer(self, x: Value) -> TensorType:
-        return TensorType(x.dtype, self.window.output_shape(x))
-
-    def reference(self, x: Array) -> Array:
-        axes = self.window.axes(x.shape)
-        powers = np.pad(np.abs(x.astype(np.float64)) ** self.p, padding(axes))
-        total = np.zeros((*x.shape[:2], *(a.out for a in axes)))
-        for window in taps(axes):
-            total += powers[window]
-        return np.asarray((total ** (1 / self.p)).astype(x.dtype))
+        ).axes(shape)
 
 
 @operator("GlobalLpPool", since=(1, 2, 22))
-class GlobalLpPool(Operator):
-    """y[n, c] = (sum over all pixels of |x[n, c]|^p)^(1/p)."""
+class GlobalLpPool(_LpPooling):
+    """y[n, c] = (sum of |x[n, c]|^p over all spatial positions)^(1/p)."""
 
-    p: int = 2
+    p: float = 2.0
 
-    def infer(self, x: Value) -> TensorType:
-        if len(x.dims) < 3:
-            raise InvalidModelError(f"input of shape {x.dims} has no pixels to pool")
-        return TensorType(x.dtype, (*x.dims[:2], *(1 for _ in x.dims[2:])))
-
-    def reference(self, x: Array) -> Array:
-        powers = np.abs(x.astype(np.float64)) ** self.p
-        total = powers.sum(axis=tuple(range(2, x.ndim)), keepdims=True)
-        return np.asarray((total ** (1 / self.p)).astype(x.dtype))
+    def axes(self, shape: tuple[int, ...]) -> tuple[Axis, ...]:
+        if len(shape) < 3 or 0 in shape[2:]:
+            raise InvalidModelError(f"input of shape {shape} has no pixels to pool")
+        return tuple(Axis(size, 1, size, 1, 1, 0, 0) for size in shape[2:])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, Types, operator
-from vkconv.ops.pool_kernels import MAXIMUM, pool, sliding_maximum
+from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, Types, operator
+from vkconv.ops.pool_kernels import MAXIMUM, pool, pool_with_indices, sliding_maximum
 from vkconv.ops.pool_window import Axis, PoolAttributes, padding, taps
 
 #: from this many taps on, two passes (rows, then columns) through a temporary are faster than one:
@@ -33,6 +34,8 @@ class MaxPool(Operator):
     auto_pad: str = "NOTSET"
     ceil_mode: int = 0
     storage_order: int = 0
+    device_dtypes: ClassVar[frozenset[str]] = FLOATS | {"int8", "uint8"}
+    result_dtypes: ClassVar[frozenset[str]] = frozenset({"int64"})
 
     @property
     def window(self) -> PoolAttributes:
@@ -78,14 +81,14 @@ class MaxPool(Operator):
         return np.add.outer(start, plane.reshape(shape[2:])).reshape(shape)
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
-        if len(outputs) > 1:
-            return "the second output, Indices, has no kernel"
         if not 3 <= len(outputs[0].dims) <= 5:
             return f"no kernel for {len(outputs[0].dims) - 2} spatial dimensions"
         return None
 
     def layout(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> Layout:
-        return "c4"
+        x = inputs[0]
+        plain = len(outputs) == 1 and x is not None and x.dtype in FLOATS
+        return "c4" if plain else "linear"
 
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
@@ -94,6 +97,12 @@ class MaxPool(Operator):
         if x is None:
             raise InvalidModelError("the input is missing")
         axes = self.window.axes(x.shape)
+        if y.on_device.layout == "linear":
+            indices = outputs[1].on_device if len(outputs) > 1 else None
+            source = ctx.operand(x, "linear")
+            return pool_with_indices(
+                ctx, source, y.on_device, indices, axes, column_major=bool(self.storage_order)
+            )
         source, target = ctx.operand(x, "c4"), y.on_device
         if _is_sliding(axes) and axes[-1].kernel * axes[-2].kernel >= SEPARABLE_TAPS:
             return sliding_maximum(ctx, source, target, axes)

@@ -25,6 +25,7 @@ from vkconv.ops.base import (
 )
 from vkconv.ops.cumulative import cumulate
 from vkconv.ops.grids import spread
+from vkconv.ops.picking import pick_slices
 
 #: dimensions that place_nonzero.comp has push constants for
 MOST_DIMS = 8
@@ -37,6 +38,10 @@ class NonZero(Operator):
     device_dtypes: ClassVar[frozenset[str]] = DEVICE_DTYPES
 
     def infer(self, x: Value) -> TensorType:
+        if x.dims and not x.known_type.size:
+            return TensorType("int64", (len(x.dims), 0))
+        if x.array is not None:
+            return TensorType("int64", (len(x.dims), int(np.count_nonzero(x.array))))
         raise UnknownShapeError("how many elements are not zero depends on them")
 
     def bound(self, x: Value) -> Bound:
@@ -50,16 +55,18 @@ class NonZero(Operator):
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         x = inputs[0]
         assert x is not None
-        if not 1 <= len(x.dims) <= MOST_DIMS or not x.known_type.size:
-            return f"no kernel for shape {x.dims}"
+        if outputs[0].known_type.size and len(outputs) == 1:
+            return "its input is constant"
+        if not 1 <= len(x.dims) <= MOST_DIMS:
+            return f"no kernel for rank {len(x.dims)}"
         return None
 
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
     ) -> list[Dispatch]:
-        x, y, found = inputs[0], outputs[0].on_device, outputs[1].on_device
+        x, y = inputs[0], outputs[0].on_device
         assert x is not None
-        return nonzero(ctx, ctx.operand(x, "linear"), y, found)
+        return nonzero(ctx, ctx.operand(x, "linear"), y, outputs[1].on_device) if y.span else []
 
 
 def nonzero(ctx: Lowering, x: View, y: View, found: View) -> list[Dispatch]:
@@ -105,6 +112,8 @@ class Compress(Operator):
         if condition.dtype != "bool" or len(condition.dims) != 1:
             raise InvalidModelError(f"the condition is {condition.known_type}, not a row of bool")
         bound = self.bound(x, condition)
+        if not bound.type.dims[bound.axis]:
+            return bound.type
         if condition.array is None:
             raise UnknownShapeError("how many slices are picked depends on the condition")
         shape = list(bound.type.dims)
@@ -138,30 +147,13 @@ class Compress(Operator):
         if condition.array is not None:
             array = condition.array
             indices = ctx.prepack(array, "true", lambda: np.nonzero(array)[0].astype(np.int32))
-            return _pick(ctx, source, replace(indices, shape=(room,)), y, axis)
+            return pick_slices(ctx, source, replace(indices, shape=(room,)), y, axis)
         # the rest of a longer condition counts for nothing
         mask = replace(ctx.operand(condition, "linear"), shape=(min(room, source.shape[axis]),))
         picked = replace(ctx.scratch(room, "picked"), shape=(1, room), dtype="int32")
         return [
             *nonzero(ctx, mask, picked, outputs[1].on_device),
             # beyond the count the indices are whatever lies there; the kernel clamps them
-            *_pick(ctx, source, replace(picked, shape=(room,)), y, axis),
+            *pick_slices(ctx, source, replace(picked, shape=(room,)), y, axis),
         ]
 
-
-def _pick(ctx: Lowering, x: View, indices: View, y: View, axis: int) -> list[Dispatch]:
-    """y = the slices of x along ``axis`` that ``indices`` name."""
-    outer, inner = prod(y.shape[:axis]), prod(y.shape[axis + 1 :])
-    count = y.shape[axis]
-    if not outer * inner * count:
-        return []
-    grid = spread(ctx.caps, count * inner, outer)
-    return [
-        ctx.dispatch(
-            "gather",
-            {"x": x, "indices": indices, "y": y},
-            {"outer": outer, "axis_size": x.shape[axis], "count": count, "inner": inner},
-            {**grid.spec, "inner_is_one": int(inner == 1)},
-            grid.count,
-        )
-    ]

@@ -1,18 +1,16 @@
-"""OneHot: each index as a row that is "on" in one place; and Hardmax, where that is the largest element's."""
+"""OneHot: each index as a row that is "on" in one place."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 from typing import ClassVar
 
 import numpy as np
 
-from vkconv.dispatch import Dispatch, View
+from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.arg_extreme import arg_extreme
 from vkconv.ops.base import (
     DEVICE_DTYPES,
     Lowering,
@@ -23,7 +21,6 @@ from vkconv.ops.base import (
     operator,
 )
 from vkconv.ops.grids import spread
-from vkconv.ops.softmax import AlongAxis
 
 
 @operator("OneHot", since=(9, 11, 28))
@@ -58,56 +55,18 @@ class OneHot(Operator):
     ) -> list[Dispatch]:
         (indices, _, values), y = inputs, outputs[0].on_device
         assert indices is not None and values is not None
-        axis = normalise_axis(self.axis, len(y.shape))
-        split = prod(y.shape[:axis]), y.shape[axis], prod(y.shape[axis + 1 :])
-        return one_hot(ctx, ctx.operand(indices, "linear"), ctx.operand(values, "linear"), y, split)
-
-
-def one_hot(
-    ctx: Lowering, indices: View, values: View, y: View, split: tuple[int, int, int]
-) -> list[Dispatch]:
-    """y[o, d, i] = values[d is indices[o, i]]; ``split`` is (outer, depth, inner)."""
-    outer, depth, inner = split
-    if not prod(split):
-        return []
-    grid = spread(ctx.caps, depth * inner, outer)
-    return [
-        ctx.dispatch(
-            "one_hot",
-            {"indices": indices, "values": values, "y": y},
-            {"outer": outer, "depth": depth, "inner": inner},
-            {**grid.spec, "float_indices": int(not indices.is_integer)},
-            grid.count,
-        )
-    ]
-
-
-@operator("Hardmax", since=(1, 11, 13))
-class Hardmax(AlongAxis):
-    """y = 1 at the first largest element along the axis, else 0; the axis as for Softmax."""
-
-    logarithmic: ClassVar[bool] = False
-
-    def reference(self, x: Array) -> Array:
-        outer, length, inner = self.split(x.shape)
-        y = np.zeros((outer, length, inner), x.dtype)
-        if x.size:
-            largest = np.argmax(x.reshape(y.shape), 1)
-            np.put_along_axis(y, largest[:, None], 1, 1)
-        return y.reshape(x.shape)
-
-    def lower(
-        self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
-    ) -> list[Dispatch]:
-        x, y = inputs[0], outputs[0].on_device
-        assert x is not None
-        split = self.split(y.shape)
-        if not prod(split):
+        if not y.span:
             return []
-        found = replace(ctx.scratch(split[0] * split[2], "largest"), dtype="int32")
-        values = ctx.constant(np.array([0, 1], np.float32), "off and on")
-        source = ctx.operand(x, "linear")
+        axis = normalise_axis(self.axis, len(y.shape))
+        outer, depth, inner = prod(y.shape[:axis]), y.shape[axis], prod(y.shape[axis + 1 :])
+        picked = ctx.operand(indices, "linear")
+        grid = spread(ctx.caps, depth * inner, outer)
         return [
-            *arg_extreme(ctx, source, found, split, smallest=False, nan_first=True),
-            *one_hot(ctx, found, values, y, split),
+            ctx.dispatch(
+                "one_hot",
+                {"indices": picked, "values": ctx.operand(values, "linear"), "y": y},
+                {"outer": outer, "depth": depth, "inner": inner},
+                {**grid.spec, "float_indices": int(not picked.is_integer)},
+                grid.count,
+            )
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.grids import spread
@@ -53,6 +55,50 @@ def pool(ctx: Lowering, x: View, y: View, axes: tuple[Axis, ...], kind: int) -> 
                 "padded": int(not inside),
             },
             grid.count,
+        )
+    ]
+
+
+def pool_with_indices(
+    ctx: Lowering,
+    x: View,
+    y: View,
+    indices: View | None,
+    axes: tuple[Axis, ...],
+    *,
+    column_major: bool,
+) -> list[Dispatch]:
+    """Maxima, and where in x they were; linear tensors of floats or integers."""
+    if y.span == 0:
+        return []
+    axes = (Axis(1, 1, 1, 1, 1, 0, 0),) * (3 - len(axes)) + axes
+    if x.is_integer:
+        lowest = int(np.iinfo(x.dtype).min)
+    else:
+        lowest = int(np.float32(-np.inf).view(np.int32))
+    maps = x.shape[0] * x.shape[1]
+    grid = spread(ctx.caps, y.span // maps, maps)
+    return [
+        ctx.dispatch(
+            "max_pool_indices",
+            {"x": x, "y": y, "indices": indices},
+            {
+                "maps": maps,
+                "lowest": lowest,
+                "in_size": [a.size for a in axes],
+                "out_size": [a.out for a in axes],
+                "kernel": [a.kernel for a in axes],
+                "stride": [a.stride for a in axes],
+                "dilation": [a.dilation for a in axes],
+                "pad": [a.begin for a in axes],
+            },
+            {
+                **grid.spec,
+                "INDICES": int(indices is not None),
+                "COLUMN_MAJOR": int(column_major),
+            },
+            grid.count,
+            dtype="int" if x.is_integer else "float",
         )
     ]
 

@@ -223,7 +223,7 @@ def _known(rest: Sequence[Value | None]) -> list[Array | None]:
     """The arrays of roi, scales and sizes. Raises UnknownShapeError when one is computed."""
     for value in rest:
         if value is not None and value.array is None and value.known_type.size:
-            raise UnknownShapeError(f"the input '{value.name}' is computed by the model")
+            raise UnknownShapeError(f"the input '{value.name}' is computed by the model", value)
     return [None if v is None else v.array for v in rest]
 
 

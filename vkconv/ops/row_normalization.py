@@ -111,9 +111,9 @@ class TrailingNormalization(Operator):
         assert x is not None
         axis = normalise_axis(self.axis, len(x.dims))
         for factor in inputs[1:]:
-            if factor is not None and prod(factor.dims[: len(factor.dims) - len(x.dims) + axis]) > 1:
-                if len(factor.dims) > len(x.dims) - axis:
-                    return f"'{factor.name}' differs between rows"
+            leading = 0 if factor is None else max(len(factor.dims) - len(x.dims) + axis, 0)
+            if factor is not None and prod(factor.dims[:leading]) > 1:
+                return f"'{factor.name}' differs between rows"
         return too_long(self.rows(x.dims).length)
 
     def factor(

@@ -37,7 +37,7 @@ def interpolate(x: Array, axes: Sequence[Sequence[Tap]]) -> Array:
     """(N, C, P) from x (N, C, *spatial) and the taps of each spatial axis: the sum over all
     combinations of one tap per axis of the product of their weights, times x there."""
     n, channels = x.shape[:2]
-    flat = x.reshape(n, channels, -1)
+    flat = x.reshape(n, channels, int(np.prod(x.shape[2:])))
     total: Any = 0
     for combination in product(*axes):
         index: Any = 0

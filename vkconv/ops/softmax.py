@@ -64,9 +64,11 @@ class AlongAxis(Operator):
         outer, axis, inner = self.split(y.shape)
         if outer * axis * inner == 0:
             return []
-        # rows that are dense or long are shared by the lanes of a workgroup; else each lane has its
-        # own
-        shared = axis > CHUNK or (inner == 1 and axis >= 16)
+        # Rows that are long, or dense and not very short, are shared by the lanes of a workgroup.
+        # Else each lane has a row of its own; so on CPU drivers, where barriers cost, when there are
+        # rows enough to keep all threads busy
+        plenty = ctx.caps.kind == "cpu" and outer >= 128
+        shared = axis > CHUNK or (inner == 1 and axis >= 64 and not plenty)
         if inner == 1:
             outer, rows, outer_stride, row_stride = 1, outer, 0, axis
         else:

@@ -20,6 +20,9 @@ class Unique(Operator):
     def infer(self, x: Value) -> tuple[TensorType, ...]:
         if self.axis is not None:
             normalise_axis(self.axis, len(x.dims))
+        if x.array is not None:
+            found = self.reference(x.array)
+            return tuple(TensorType(x.dtype if a is found[0] else "int64", a.shape) for a in found)
         raise UnknownShapeError("how many elements are unique depends on them")
 
     def reference(self, x: Array) -> tuple[Array, ...]:

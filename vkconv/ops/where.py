@@ -12,8 +12,8 @@ from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import DEVICE_DTYPES, Lowering, Operator, Tensor, broadcast_shapes, operator
-from vkconv.ops.binary import lane_dimensions, require_same_dtype, too_many_dimensions
-from vkconv.ops.broadcasting import KERNEL_DIMENSIONS, linear_walk
+from vkconv.ops.binary import require_same_dtype, too_many_dimensions
+from vkconv.ops.broadcasting import KERNEL_DIMENSIONS, in_vec4s, lane_dimensions, linear_walk
 from vkconv.ops.grids import spread
 
 
@@ -42,7 +42,12 @@ class Where(Operator):
         if not y.span:
             return []
         condition, a, b = (ctx.operand(x, "linear") for x in inputs if x is not None)
-        walk = linear_walk(y.shape, [condition.shape, a.shape, b.shape]).padded()
+        walk = linear_walk(y.shape, [condition.shape, a.shape, b.shape])
+        quarter = in_vec4s(walk, (condition, a, b, y))
+        splats: tuple[bool, ...] = (False, False, False)
+        if quarter is not None:
+            walk, splats = quarter
+        walk = walk.padded()
         over_lanes = lane_dimensions(walk)
         rows = KERNEL_DIMENSIONS - over_lanes
         width = prod(walk.size[rows:])
@@ -57,7 +62,14 @@ class Where(Operator):
                     "a_stride": walk.strides[1],
                     "b_stride": walk.strides[2],
                 },
-                {**grid.spec, "lane_dimensions": over_lanes},
+                {
+                    **grid.spec,
+                    "lane_dimensions": over_lanes,
+                    "condition_splat": int(splats[0]),
+                    "a_splat": int(splats[1]),
+                    "b_splat": int(splats[2]),
+                },
                 grid.count,
+                width="scalar" if quarter is None else "vec4",
             )
         ]

@@ -47,7 +47,8 @@ def _fuse(conv: Node, norm: Node) -> bool:
     if weights is None:
         return False
     offset = shift if bias is None else scale * np.asarray(bias.array, np.float64) + shift
-    offset = offset.astype(weights.dtype)
+    with np.errstate(all="ignore"):
+        offset = offset.astype(weights.dtype)
     if not (np.isfinite(weights).all() and np.isfinite(offset).all()):
         return False
     conv.inputs = [

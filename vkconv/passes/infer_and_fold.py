@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from vkconv.errors import InvalidModelError, VkconvError
-from vkconv.ir import Array, Graph, Node, TensorType, Value, constant
+from vkconv.errors import InvalidModelError, NodeProblem, UnsupportedModelError, VkconvError
+from vkconv.ir import Array, Graph, Node, TensorType, Value, constant, type_of
 from vkconv.ops.base import Operator, UnknownShapeError, as_tuple, create, infer_types
+from vkconv.ops.control_flow import If, Repeated
+from vkconv.passes.inline_control_flow import CONTROL_FLOW, Inliner
 
 #: a folded result may not be larger than this, unless its inputs are: models are untrusted, and a
 #: short model can ask for any size of constant
@@ -20,20 +22,56 @@ FOLD_TOTAL_BYTES = 1 << 30
 
 
 def infer_and_fold(graph: Graph) -> None:
-    """Types in place; nodes with known results leave the graph."""
-    budget = max(FOLD_TOTAL_BYTES, 4 * sum(_bytes(v) for v in graph.values() if v.is_constant))
-    kept: list[Node] = []
-    for node in graph.nodes:
+    """Types in place; nodes with known results leave the graph, decided control flow gives way."""
+    folding = _Folding(graph)
+    graph.nodes = folding.left_of(graph.nodes)
+    # what took the place of control flow is part of the model from here on
+    graph.source_nodes += [
+        (n.name, n.op_type) for n in graph.nodes if n.name in folding.inlined
+    ]
+
+
+class _Folding:
+    """One walk over a graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        constants = (v for v in graph.values() if v.is_constant)
+        self._budget = max(FOLD_TOTAL_BYTES, 4 * sum(_bytes(v) for v in constants))
+        self._inliner: Inliner | None = None
+        #: names of the nodes that took the place of others
+        self.inlined: set[str] = set()
+
+    def left_of(self, nodes: list[Node]) -> list[Node]:
+        """The nodes that are left, with types where these are known."""
+        kept: list[Node] = []
+        for node in nodes:
+            inlined = self._inlined(node) if node.op_type in CONTROL_FLOW else None
+            if inlined is not None:
+                kept += inlined
+            elif not self._folded(node):
+                kept.append(node)
+        return kept
+
+    def _folded(self, node: Node) -> bool:
         types = _types(node)
         for index, value in enumerate(node.outputs):
             value.type = types[index] if types else None
-        if types:
-            wanted = sum(_bytes(v) for v in node.outputs)
-            if wanted <= budget and _fold(node, wanted):
-                budget -= wanted
-                continue
-        kept.append(node)
-    graph.nodes = kept
+        wanted = sum(_bytes(v) for v in node.outputs) if types else 0
+        if not types or wanted > self._budget or not _fold(node, wanted):
+            return False
+        self._budget -= wanted
+        return True
+
+    def _inlined(self, node: Node) -> list[Node] | None:
+        """What takes the place of an If, Loop or Scan; None when that stays."""
+        if self._inliner is None:
+            self._inliner = Inliner(self._graph, self.left_of)
+        nodes = self._inliner.nodes_for(node)
+        if nodes is not None:
+            self._graph.absorbed[node.name] = ("folded", "its graph's nodes are in its place")
+            self.inlined.update(n.name for n in nodes)
+        return nodes
 
 
 def unresolved(graph: Graph) -> list[Node]:
@@ -50,9 +88,14 @@ def _types(node: Node) -> tuple[TensorType, ...]:
     op = create(node)
     try:
         types = infer_types(op, node)
-    except (UnknownShapeError, VkconvError) as error:
-        if isinstance(error, UnknownShapeError):
-            return ()
+    except UnknownShapeError as error:
+        return _computed_types(op, node) if error.value is None else ()
+    except UnsupportedModelError as error:
+        if error.nodes:
+            raise
+        problem = NodeProblem(node.name, node.op_type, str(error), node.opset, "", node.domain)
+        raise UnsupportedModelError.from_nodes([problem]) from None
+    except VkconvError:
         raise
     except Exception as error:  # shapes that no model has, which an operator does not foresee
         raise InvalidModelError(
@@ -63,6 +106,13 @@ def _types(node: Node) -> tuple[TensorType, ...]:
             f"{node} has {len(node.outputs)} outputs, {node.op_type} gives {len(types)}"
         )
     return types
+
+
+def _computed_types(op: Operator, node: Node) -> tuple[TensorType, ...]:
+    """The types of outputs whose shapes only computing tells; none unless all inputs are known."""
+    if isinstance(op, (If, Repeated)) or not all(v.is_constant for v in node.present_inputs):
+        return ()
+    return tuple(type_of(np.asarray(array)) for array in _computed(op, node))
 
 
 def _fold(node: Node, wanted: int) -> bool:

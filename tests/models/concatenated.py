@@ -1,0 +1,163 @@
+"""Nets that keep what they computed: VoVNetV2 (Lee, Park 2020), DenseNet (Huang et al. 2017) and
+U-Net++ (Zhou et al. 2018). Depths and widths are scaled down.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.models.context import layer
+from tests.models.weights import build
+
+
+def vovnet(classes: int = 50, seed: int = 61) -> nn.Module:
+    return build(lambda: VoVNet(classes), seed)
+
+
+def densenet(classes: int = 50, seed: int = 62) -> nn.Module:
+    return build(lambda: DenseNet(classes), seed)
+
+
+def unet_plus_plus(classes: int = 4, seed: int = 63) -> nn.Module:
+    return build(lambda: UNetPlusPlus(classes), seed)
+
+
+class Ese(nn.Module):
+    """Effective squeeze and excite: one layer, no narrowing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = self.mix(F.adaptive_avg_pool2d(x, 1))
+        return x * (F.relu6(weights + 3.0) / 6.0)
+
+
+class OneShot(nn.Module):
+    """A chain of 3x3 whose results are all joined at once, mixed and weighed."""
+
+    def __init__(self, inputs: int, width: int, outputs: int, length: int = 3) -> None:
+        super().__init__()
+        self.chain = nn.ModuleList(
+            layer(inputs if index == 0 else width, width, 3) for index in range(length)
+        )
+        self.mix = layer(inputs + length * width, outputs)
+        self.weigh = Ese(outputs)
+        self.adds = inputs == outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        results = [x]
+        for step in self.chain:
+            results.append(step(results[-1]))
+        y = self.weigh(self.mix(torch.cat(results, 1)))
+        return x + y if self.adds else y
+
+
+class VoVNet(nn.Module):
+    """``(batch, 3, h, w)`` to class logits, from maps of stride 8 and 16."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        # ceil_mode as the authors have it: the maps need not be even
+        self.stages = nn.Sequential(
+            layer(3, 16, 3, stride=2),
+            layer(16, 32, 3),
+            OneShot(32, 24, 48),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            OneShot(48, 28, 64),
+            OneShot(64, 28, 64),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            OneShot(64, 32, 96),
+        )
+        self.classify = nn.Linear(96, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.stages(images)
+        return self.classify(torch.flatten(F.adaptive_avg_pool2d(features, 1), 1))
+
+
+class DenseLayer(nn.Module):
+    """Normalise, activate, convolve, twice; the result goes beside the input."""
+
+    def __init__(self, inputs: int, growth: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.BatchNorm2d(inputs),
+            nn.ReLU(),
+            nn.Conv2d(inputs, 4 * growth, 1, bias=False),
+            nn.BatchNorm2d(4 * growth),
+            nn.ReLU(),
+            nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, self.body(x)], 1)
+
+
+class DenseNet(nn.Module):
+    """``(batch, 3, h, w)`` to class logits. The growth of 14 is no multiple of 4."""
+
+    def __init__(self, classes: int, growth: int = 14, repeats: tuple[int, ...] = (3, 4, 3)):
+        super().__init__()
+        parts: list[nn.Module] = [
+            nn.Conv2d(3, 28, 7, 2, 3, bias=False),
+            nn.BatchNorm2d(28),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, 1),
+        ]
+        channels = 28
+        for stage, count in enumerate(repeats):
+            for _ in range(count):
+                parts.append(DenseLayer(channels, growth))
+                channels += growth
+            parts += [nn.BatchNorm2d(channels), nn.ReLU()]
+            if stage < len(repeats) - 1:
+                parts += [nn.Conv2d(channels, channels // 2, 1, bias=False), nn.AvgPool2d(2)]
+                channels //= 2
+        self.features = nn.Sequential(*parts)
+        self.classify = nn.Linear(channels, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classify(F.adaptive_avg_pool2d(self.features(images), 1).flatten(1))
+
+
+class UNetPlusPlus(nn.Module):
+    """``(batch, 3, h, w)`` to the maps of all depths: node (i, j) joins everything of level i that
+    is there with node (i + 1, j - 1), enlarged."""
+
+    WIDTHS = (16, 24, 32, 48)
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        widths = self.WIDTHS
+        self.nodes = nn.ModuleDict()
+        for level, width in enumerate(widths):
+            inputs = 3 if level == 0 else widths[level - 1]
+            self.nodes[f"{level}_0"] = nn.Sequential(
+                layer(inputs, width, 3), layer(width, width, 3)
+            )
+            for step in range(1, len(widths) - level):
+                joined = step * width + widths[level + 1]
+                self.nodes[f"{level}_{step}"] = nn.Sequential(
+                    layer(joined, width, 3), layer(width, width, 3)
+                )
+        self.classify = nn.ModuleList(nn.Conv2d(widths[0], classes, 1) for _ in widths[1:])
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        depth = len(self.WIDTHS)
+        found: dict[tuple[int, int], torch.Tensor] = {}
+        for level in range(depth):
+            x = images if level == 0 else F.max_pool2d(found[level - 1, 0], 2)
+            found[level, 0] = self.nodes[f"{level}_0"](x)
+        for step in range(1, depth):
+            for level in range(depth - step):
+                coarse = found[level + 1, step - 1]
+                enlarged = F.interpolate(
+                    coarse, scale_factor=2.0, mode="bilinear", align_corners=True
+                )
+                joined = [found[level, k] for k in range(step)] + [enlarged]
+                found[level, step] = self.nodes[f"{level}_{step}"](torch.cat(joined, 1))
+        return tuple(head(found[0, k + 1]) for k, head in enumerate(self.classify))

@@ -1,0 +1,84 @@
+"""ShuffleNetV2 (Ma et al. 2018) as a searched net has it: the kernel differs from block to block.
+
+Half of the channels pass a block unchanged; a shuffle mixes the halves for the next one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from tests.models.weights import build
+
+#: channels of each stage and the kernels of its blocks, the first of which has stride 2
+STAGES = ((48, (3, 5, 3, 7)), (96, (5, 3, 7, 3)), (192, (7, 3, 5)))
+
+
+def shufflenet_v2(classes: int = 100, seed: int = 51) -> nn.Module:
+    return build(lambda: ShuffleNetV2(classes), seed)
+
+
+def layer(inputs: int, outputs: int) -> list[nn.Module]:
+    """A 1x1 with batch normalization and rectifier."""
+    return [nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def filtered(channels: int, kernel: int, stride: int) -> list[nn.Module]:
+    """Each channel filtered on its own; no activation."""
+    conv = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
+    return [conv, nn.BatchNorm2d(channels)]
+
+
+def shuffle(x: torch.Tensor, groups: int = 2) -> torch.Tensor:
+    """Channels of the groups take turns."""
+    batch, channels, height, width = x.shape
+    x = x.view(batch, groups, channels // groups, height, width)
+    return x.transpose(1, 2).reshape(batch, channels, height, width)
+
+
+class Block(nn.Module):
+    """One half is worked on; with stride 2 both are, each from the whole input."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        half = outputs // 2
+        entry = half if stride == 1 else inputs
+        self.work = nn.Sequential(
+            *layer(entry, half), *filtered(half, kernel, stride), *layer(half, half)
+        )
+        self.bypass: nn.Module | None = None
+        if stride == 2:
+            self.bypass = nn.Sequential(*filtered(inputs, kernel, 2), *layer(inputs, half))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.bypass is None:
+            kept, x = x.chunk(2, 1)
+        else:
+            kept = self.bypass(x)
+        return shuffle(torch.cat([kept, self.work(x)], 1))
+
+
+class ShuffleNetV2(nn.Module):
+    """``(batch, 3, h, w)`` to class logits."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 24, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(24),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, 1),
+        )
+        blocks = []
+        inputs = 24
+        for channels, kernels in STAGES:
+            for index, kernel in enumerate(kernels):
+                blocks.append(Block(inputs, channels, kernel, 2 if index == 0 else 1))
+                inputs = channels
+        self.blocks = nn.Sequential(*blocks)
+        self.last = nn.Sequential(*layer(inputs, 256))
+        self.classify = nn.Linear(256, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.last(self.blocks(self.stem(images)))
+        return self.classify(features.mean((2, 3)))
