@@ -76,7 +76,11 @@ def image_input(model: Path, batch: int, size: int) -> tuple[str, list[int]]:
     Raises ValueError unless it is one float32 tensor.
     """
     onnx = importlib.import_module("onnx")
-    graph = onnx.load(model, load_external_data=False).graph
+    errors = importlib.import_module("google.protobuf.message")
+    try:
+        graph = onnx.load(model, load_external_data=False).graph
+    except errors.DecodeError as error:
+        raise ValueError(f"{model} is no ONNX model ({error})") from None
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:

@@ -86,7 +86,7 @@ def report(
     table = [COLUMNS, *(cells(name, row) for name, row in rows.items() if "p50" in row)]
     widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
     table.insert(1, tuple("-" * width for width in widths))
-    for line in table:
+    for line in table if len(table) > 2 else []:
         padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         lines.append(f"| {' | '.join(padded)} |")
     notes = [
@@ -101,7 +101,7 @@ def cells(name: str, row: Row) -> tuple[str, ...]:
     def milliseconds(key: str) -> str:
         return f"{row[key] * 1e3:.1f}"
 
-    nmse = "(reference)" if name == ORACLE else f"{row['nmse']:.1e}" if row["nmse"] else "unknown"
+    known = "unknown" if row["nmse"] is None else f"{row['nmse']:.1e}"
     return (
         TITLES[name],
         milliseconds("p50"),
@@ -111,12 +111,14 @@ def cells(name: str, row: Row) -> tuple[str, ...]:
         f"{row['cold']:.2f}",
         f"{row['warm']:.2f}" if row["warm"] else "",
         f"{row['peak'] / 1e6:.0f}",
-        nmse,
+        "(reference)" if name == ORACLE else known,
     )
 
 
 def comparison(row: Row) -> str:
     """In words, with the least and the largest ratio of a round."""
+    if "wrong" in row:
+        return "not comparable"
     if "ratio" not in row:
         return ""
     ratios, word = [row["ratio"], min(row["ratios"]), max(row["ratios"])], "faster"

@@ -3,7 +3,8 @@
 #pragma vkconv variants(width = vec4, scalar; access = storage_texel, uniform_texel, ssbo)
 #pragma vkconv exclude(width = scalar, access = storage_texel)
 #pragma vkconv exclude(width = scalar, access = uniform_texel)
-// moments[n][c][chunk] = (mean, sum of (x - mean)^2) of the pixels of one chunk of a channel, in two passes.
+// moments[n][c][chunk] = (mean, sum of (x - mean)^2) of the pixels of one chunk of a channel, in two passes, of
+// the distances to the chunk's first pixel.
 // width = vec4: C4, c counts channel blocks, each lane of the vec4s is a channel.  width = scalar: linear.
 // One workgroup computes one chunk of `chunk_length` pixels, its lanes share it.
 #include "tensor.glsl"
@@ -34,15 +35,15 @@ layout(push_constant) uniform Push {
 
 ELEMENT add(ELEMENT a, ELEMENT b) { return a + b; }
 
-// the sum of x, or of (x - center)^2, in two levels
-ELEMENT chunk_sum(int from, int count, bool squares, ELEMENT center) {
+// the sum of x - shift, or of (x - shift - center)^2, in two levels
+ELEMENT chunk_sum(int from, int count, bool squares, ELEMENT shift, ELEMENT center) {
     int lane = int(gl_LocalInvocationID.x), lanes = int(gl_WorkGroupSize.x);
     ELEMENT total = ELEMENT(0.0);
     for (int start = lane; start < count; start += 64 * lanes) {
         ELEMENT part = ELEMENT(0.0);
         int end = min(start + 64 * lanes, count);
         for (int i = start; i < end; i += lanes) {
-            ELEMENT v = LOAD(x, from + i) - center;
+            ELEMENT v = LOAD(x, from + i) - shift - center;
             part += squares ? v * v : v;
         }
         total += part;
@@ -57,11 +58,12 @@ void main() {
             int first = chunk * chunk_length;
             int count = min(chunk_length, pixels - first);
             int from = x_offset + n * (x_batch + dense_batch) + c * pixels + first;
-            ELEMENT mean = chunk_sum(from, count, false, ELEMENT(0.0)) / float(count);
-            ELEMENT squares = chunk_sum(from, count, true, mean);
+            ELEMENT shift = LOAD(x, from);
+            ELEMENT center = chunk_sum(from, count, false, shift, ELEMENT(0.0)) / float(count);
+            ELEMENT squares = chunk_sum(from, count, true, shift, center);
             if (gl_LocalInvocationID.x == 0) {
                 int to = moments_offset + ((n * channels + c) * chunks + chunk) * 2;
-                moments[to] = mean;
+                moments[to] = shift + center;
                 moments[to + 1] = squares;
             }
         }

@@ -44,7 +44,7 @@ int place(int n, int c, int entries, int entry) {
     return ((n * blocks + c / block) * entries + entry) * block + c % block;
 }
 
-// sum over the group of count_i mean_i, or of the squares about `mean`
+// sum over the group of count_i (mean_i - mean), or of the squares about `mean`
 float group_sum(int n0, int n1, int first, int size, bool squares, float mean) {
     int lane = int(gl_LocalInvocationID.x), lanes = int(gl_WorkGroupSize.x);
     int items = size * chunks;
@@ -57,7 +57,7 @@ float group_sum(int n0, int n1, int first, int size, bool squares, float mean) {
             float distance = own - mean;
             total += moments[moments_offset + place(n, c, chunks * 2, chunk * 2 + 1)] + count * distance * distance;
         } else {
-            total += count * own;
+            total += count * (own - mean);
         }
     }
     REDUCE_LANES(total, add)
@@ -71,7 +71,8 @@ void main() {
         int n0 = merged != 0 ? 0 : b, n1 = merged != 0 ? batches : b + 1;
         for (int g = int(gl_WorkGroupID.x); g < groups; g += int(gl_NumWorkGroups.x)) {
             float count = float(size) * float(pixels) * float(n1 - n0);
-            float mean = group_sum(n0, n1, g * size, size, false, 0.0) / count;
+            float first = moments[moments_offset + place(n0, g * size, chunks * 2, 0)];
+            float mean = first + group_sum(n0, n1, g * size, size, false, first) / count;
             float variance = group_sum(n0, n1, g * size, size, true, mean) / count;
             float factor = epsilon_outside != 0 ? 1.0 / (sqrt(variance) + epsilon) : 1.0 / sqrt(variance + epsilon);
             for (int c = g * size + lane; c < (g + 1) * size; c += lanes) {

@@ -6,7 +6,8 @@
 #pragma vkconv exclude(width = scalar, access = uniform_texel)
 // y = (x - center) / size * scale + bias along rows; linear. `kind` (vkconv/ops/row_normalization.py) says what center
 // and size are: mean and sqrt(variance + epsilon); 0 and sqrt(mean of x^2 + epsilon); 0 and the sum of |x|; 0 and
-// sqrt(sum of x^2). Mean and variance are taken in two passes, which large means do not hurt.
+// sqrt(sum of x^2). Mean and variance are taken in two passes, of the distances to the row's first element: what a large
+// mean leaves of float32 is then lost nowhere.
 // Element i of row (o, c) lies at o * outer_stride + c * row_stride + i * step, scale and bias at i. All counts are of
 // vec4s with width = vec4 (where step is 1).
 // lanes = shared_row: one workgroup computes one row, its lanes share it.  lanes = own_row: one invocation computes one
@@ -27,6 +28,7 @@ layout(constant_id = 3) const int has_bias = 0;
 #if defined(WIDTH_VEC4)
 #define T vec4
 #define TOTAL(v) dot(v, vec4(1.0))
+#define FIRST_LANE(v) (v).x
 READ_VEC4(0, x);
 READ_BUFFER(1, scale, vec4);
 READ_BUFFER(2, bias, vec4);
@@ -34,6 +36,7 @@ WRITE_BUFFER(3, y, vec4);
 #else
 #define T float
 #define TOTAL(v) (v)
+#define FIRST_LANE(v) (v)
 READ_BUFFER(0, x, float);
 READ_BUFFER(1, scale, float);
 READ_BUFFER(2, bias, float);
@@ -65,20 +68,18 @@ float add(float a, float b) { return a + b; }
 #define STRIDE 1
 #endif
 
-T term(T v, T center) {
-    v -= center;
-    return kind == NORM_L1 ? abs(v) : v * v;
-}
+T term(T v) { return kind == NORM_L1 ? abs(v) : v * v; }
 
-// the sum over the row of x, or of `term`; in two levels, so that rounding errors stay small on long rows
-float row_sum(int from, bool terms, T center) {
+// the sum over the row of x - shift - center, or of its `term`; in two levels, so that rounding errors stay small on
+// long rows
+float row_sum(int from, bool terms, float shift, float center) {
     float total = 0.0;
     for (int start = FIRST; start < axis; start += 64 * STRIDE) {
         T part = T(0.0);
         int end = min(start + 64 * STRIDE, axis);
         for (int i = start; i < end; i += STRIDE) {
-            T v = LOAD(x, from + i * step);
-            part += terms ? term(v, center) : v;
+            T v = LOAD(x, from + i * step) - shift - center;
+            part += terms ? term(v) : v;
         }
         total += TOTAL(part);
     }
@@ -89,11 +90,12 @@ float row_sum(int from, bool terms, T center) {
 }
 
 void row(int from, int to) {
-    float center = kind == NORM_MEAN_VARIANCE ? row_sum(from, false, T(0.0)) / count : 0.0;
-    float total = row_sum(from, true, T(center));
+    float shift = kind == NORM_MEAN_VARIANCE ? FIRST_LANE(LOAD(x, from)) : 0.0;
+    float center = kind == NORM_MEAN_VARIANCE ? row_sum(from, false, shift, 0.0) / count : 0.0;
+    float total = row_sum(from, true, shift, center);
     float size = kind == NORM_L1 ? total : kind == NORM_L2 ? sqrt(total) : sqrt(total / count + epsilon);
     for (int i = FIRST; i < axis; i += STRIDE) {
-        T v = (LOAD(x, from + i * step) - center) / size;
+        T v = (LOAD(x, from + i * step) - shift - center) / size;
         // a row of zeros has no direction: it stays zero
         if (kind >= NORM_L1 && size == 0.0) v = T(0.0);
         if (has_scale != 0) v *= scale[scale_offset + i];

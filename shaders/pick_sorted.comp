@@ -2,8 +2,11 @@
 #extension GL_GOOGLE_include_directive : require
 // values[o, i, c], indices[o, i, c] = the element i in order of row (o, c) of x, and where it lies in that row: `order`
 // holds the latter for each row, `kept` of them. Linear; elements are moved as bits. One invocation moves one.
+// picked: x holds what radix_collect.comp wrote instead, `kept` indices and then elements per row, which `order` refers to.
 #include "tensor.glsl"
 #include "grid.glsl"
+
+layout(constant_id = 1) const bool picked = false;
 
 READ_BUFFER(0, x, int);
 READ_BUFFER(1, order, int);
@@ -23,8 +26,10 @@ layout(push_constant) uniform Push {
 void main() {
     FOR_Y(o, outer) FOR_X(e, kept * inner) {
         int i = e / inner, c = e - i * inner;
-        int index = order[order_offset + (o * inner + c) * kept + i];
-        values[values_offset + o * kept * inner + e] = x[x_offset + (o * length + index) * inner + c];
-        indices[indices_offset + o * kept * inner + e] = index;
+        int row = o * inner + c;
+        int index = order[order_offset + row * kept + i];
+        int from = x_offset + (picked ? (outer * inner + row) * kept + index : (o * length + index) * inner + c);
+        values[values_offset + o * kept * inner + e] = x[from];
+        indices[indices_offset + o * kept * inner + e] = picked ? x[x_offset + row * kept + index] : index;
     }
 }

@@ -1,7 +1,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 // mean[r] = mean of x[r][i] over i, inverse[r] = 1 / sqrt(variance + epsilon); x is dense rows of `axis` elements.
-// Two passes. One workgroup computes one row, its lanes share it.
+// Two passes, of the distances to the row's first element. One workgroup computes one row, its lanes share it.
 #include "tensor.glsl"
 #include "grid.glsl"
 #include "workgroup_reduction.glsl"
@@ -20,14 +20,14 @@ layout(push_constant) uniform Push {
 
 float add(float a, float b) { return a + b; }
 
-float row_sum(int from, bool squares, float center) {
+float row_sum(int from, bool squares, float shift, float center) {
     int lane = int(gl_LocalInvocationID.x), lanes = int(gl_WorkGroupSize.x);
     float total = 0.0;
     for (int start = lane; start < axis; start += 64 * lanes) {
         float part = 0.0;
         int end = min(start + 64 * lanes, axis);
         for (int i = start; i < end; i += lanes) {
-            float v = x[from + i] - center;
+            float v = x[from + i] - shift - center;
             part += squares ? v * v : v;
         }
         total += part;
@@ -39,10 +39,11 @@ float row_sum(int from, bool squares, float center) {
 void main() {
     for (int r = int(gl_WorkGroupID.x); r < rows; r += int(gl_NumWorkGroups.x)) {
         int from = x_offset + r * axis;
-        float center = row_sum(from, false, 0.0) / float(axis);
-        float variance = row_sum(from, true, center) / float(axis);
+        float shift = x[from];
+        float center = row_sum(from, false, shift, 0.0) / float(axis);
+        float variance = row_sum(from, true, shift, center) / float(axis);
         if (gl_LocalInvocationID.x == 0) {
-            mean[mean_offset + r] = center;
+            mean[mean_offset + r] = shift + center;
             inverse[inverse_offset + r] = 1.0 / sqrt(variance + epsilon);
         }
     }

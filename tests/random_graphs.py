@@ -315,8 +315,57 @@ def matmul(b: Builder) -> None:
     b.add("MatMul", [x, weights], (*shape[:-1], columns))
 
 
+def conv_transpose(b: Builder) -> None:
+    x = b.pick(lambda s: _is_map(s) and _size(s) <= LARGEST // 8)
+    if x is None:
+        return
+    n, c, h, w = b.tensors[x]
+    groups = 2 if c % 2 == 0 and b.chance(0.3) else 1
+    out = groups * b.integer(1, 5)
+    kernel = b.integer(2, 3)
+    weights = b.floats(c, out // groups, kernel, kernel, scale=1 / np.sqrt(c / groups))
+    shape = (n, out, (h - 1) * 2 + kernel, (w - 1) * 2 + kernel)
+    y = b.add("ConvTranspose", [x, weights], shape, group=groups, strides=[2, 2])
+    if b.chance(0.5):
+        _activation(b, y)
+
+
+def pad(b: Builder) -> None:
+    x = b.pick(lambda s: len(s) >= 2 and _size(s) <= LARGEST // 2)
+    if x is None:
+        return
+    shape = b.tensors[x]
+    amounts = [b.integer(0, 1) if i >= len(shape) - 2 else 0 for i in range(len(shape))]
+    result = tuple(d + a for d, a in zip(shape, amounts, strict=True))
+    b.add("Pad", [x, b.ints(*amounts, *[0] * len(shape))], result)
+
+
+def gather(b: Builder) -> None:
+    x = b.pick(lambda s: len(s) >= 2)
+    if x is None:
+        return
+    shape = b.tensors[x]
+    axis = b.integer(0, len(shape) - 1)
+    indices = [b.integer(0, shape[axis] - 1) for _ in range(b.integer(1, 4))]
+    kept = (*shape[:axis], len(indices), *shape[axis + 1 :])
+    b.add("Gather", [x, b.ints(*indices)], kept, axis=axis)
+
+
+def on_the_host(b: Builder) -> None:
+    """Float64 arithmetic, which no kernel does."""
+    x = b.pick()
+    assert x is not None
+    shape = b.tensors[x]
+    wide = b.add("Cast", [x], shape, to=TensorProto.DOUBLE)
+    result = b.add("Add", [wide, wide], shape)
+    half = b.add("Mul", [result, b.constant(np.array(0.5, np.float64))], shape)
+    b.add("Cast", [half], shape, to=TensorProto.FLOAT)
+    for name in (wide, result, half):
+        del b.tensors[name]
+
+
 #: the frequent ones more than once
 STEPS: tuple[Callable[[Builder], None], ...] = (
     conv, conv, conv, concat, concat, concat, split, split, binary, binary, unary, pool, reshape,
-    reshape, unflatten, transpose, resize, reduce, matmul,
+    reshape, unflatten, transpose, resize, reduce, matmul, conv_transpose, pad, gather, on_the_host,
 )  # fmt: skip

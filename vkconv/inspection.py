@@ -7,6 +7,7 @@ from typing import Any
 from vkconv.errors import InvalidInputError, UnsupportedModelError
 from vkconv.ir import Graph, TensorType, Value
 from vkconv.onnx_reader import read_model
+from vkconv.ops.base import is_registered
 from vkconv.passes import PASSES, infer_and_fold, rewrite
 from vkconv.placement import problems
 
@@ -21,7 +22,7 @@ def describe_graph(model: Any, after: str | None = None) -> str:
     names = ["read", "infer_and_fold", *(run.__name__ for run in PASSES)]
     if after is not None and after not in names:
         raise InvalidInputError(f"no pass is called '{after}'; the passes: {', '.join(names)}")
-    graph = read_model(model)
+    graph = read_model(model, is_registered)
     if after != "read":
         if found := problems(graph):
             raise UnsupportedModelError.from_nodes(found)

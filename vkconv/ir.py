@@ -77,13 +77,17 @@ class TensorType:
 
 @dataclass(eq=False)
 class Value:
-    """One tensor of the graph. ``array`` is set for constants, ``layout`` by assign_layouts."""
+    """One tensor of the graph. ``array`` is set for constants, ``layout`` by assign_layouts.
+
+    ``bounds``: least and greatest element of integers, where bound_integers finds them.
+    """
 
     name: str
     type: TensorType | None = None
     array: Array | None = None
     producer: Node | None = field(default=None, repr=False)
     layout: Layout = "linear"
+    bounds: tuple[int, int] | None = None
 
     @property
     def is_constant(self) -> bool:
@@ -242,7 +246,13 @@ class Graph:
 
         def clone(value: Value) -> Value:
             if id(value) not in twin:
-                twin[id(value)] = Value(value.name, value.type, value.array, layout=value.layout)
+                twin[id(value)] = Value(
+                    value.name,
+                    value.type,
+                    value.array,
+                    layout=value.layout,
+                    bounds=value.bounds,
+                )
             return twin[id(value)]
 
         nodes = [

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from vkconv.errors import VkconvError
 from vkconv.ir import Array, Graph, Node, constant, type_of
 from vkconv.ops.base import create
 from vkconv.ops.control_flow import Repeated
@@ -40,7 +39,7 @@ class DrivenLoop:
     def __init__(self, node: Node, plan: Callable[[Graph], Runnable]) -> None:
         op = create(node)
         assert isinstance(op, Repeated)
-        self._node, self._op, self._plan = node, op, plan
+        self._op, self._plan = op, plan
         self._plans: OrderedDict[tuple[tuple[int, ...], ...], Runnable] = OrderedDict()
         self._body = op.body.copy()
         #: the body's inputs that are constants of the graph around it
@@ -55,10 +54,7 @@ class DrivenLoop:
 
     def run(self, inputs: list[Array | None]) -> tuple[Array, ...]:
         """The node's outputs."""
-        try:
-            return self._op.drive(inputs, self._run_body)
-        except VkconvError as error:
-            raise type(error)(f"{self._node}: {error}") from None
+        return self._op.drive(inputs, self._run_body)
 
     def close(self) -> None:
         for made in self._plans.values():

@@ -24,6 +24,7 @@ from vkconv.device.base import Device
 from vkconv.errors import InvalidInputError, NodeProblem, UnsupportedModelError, VkconvError
 from vkconv.ir import Array, TensorType, type_of
 from vkconv.onnx_reader import read_model
+from vkconv.ops.base import is_registered
 from vkconv.passes import infer_and_fold, rewrite
 from vkconv.placement import Placement, problems
 from vkconv.plan import ConstantStore
@@ -82,7 +83,7 @@ class InferenceSession:
             raise InvalidInputError(
                 f"precision '{precision}' is not one of: {', '.join(PRECISIONS)}"
             )
-        graph = self._graph = read_model(model)
+        graph = self._graph = read_model(model, is_registered)
         if found := problems(graph):
             raise UnsupportedModelError.from_nodes(found)
         self._inputs = [_node_arg(v.name, v.type) for v in graph.inputs]

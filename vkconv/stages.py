@@ -23,6 +23,7 @@ from vkconv.device.base import Device, Executable, StepTime
 from vkconv.dispatch import Dispatch, Plan
 from vkconv.errors import InvalidInputError, InvalidModelError, VkconvError
 from vkconv.ir import Array, Graph, Node, Value, constant, type_of
+from vkconv.loops import DRIVEN, DrivenLoop, is_loop
 from vkconv.ops.base import UnknownShapeError, as_tuple, create, infer_types
 from vkconv.passes import finish, infer_and_fold, rewrite, unresolved
 from vkconv.placement import Placement, placements
@@ -58,12 +59,17 @@ class Stage:
         finish(graph, device.caps)
         hosts = [(n, n.host_reason) for n in graph.nodes if n.host_reason is not None]
         if self._rest is not None:
-            hosts += [(n, DEPENDS_ON_DATA) for n in self._rest.computed]
+            hosts += [(n, _why_on_host(n)) for n in self._rest.computed]
         report(hosts)
         self.graph = graph
         self.plan: Plan = make_plan(graph, device.caps, store)
         self._executable: Executable = device.prepare(self.plan)
         self._later: OrderedDict[object, Stage] = OrderedDict()
+        self._loops = {
+            node: DrivenLoop(node, self._plan_body)
+            for node in (self._rest.computed if self._rest is not None else [])
+            if is_loop(node)
+        }
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         outputs = self._executable.run(feeds)
@@ -86,8 +92,8 @@ class Stage:
         return results, times + shifted
 
     def close(self) -> None:
-        for stage in self._later.values():
-            stage.close()
+        for follower in (*self._later.values(), *self._loops.values()):
+            follower.close()
         self._executable.close()
 
     def _follow(self, outputs: list[Array]) -> tuple[Stage, dict[str, Array]]:
@@ -99,7 +105,7 @@ class Stage:
             node.trim(known)
         feeds = {name: array for name, array in known.items() if name not in rest.facts}
         for node in rest.computed:
-            feeds.update(_compute(node, known))
+            feeds.update(_compute(node, known, self._loops.get(node)))
         key = (
             tuple((name, array.shape) for name, array in feeds.items()),
             tuple((name, known[name].tobytes(), known[name].shape) for name in rest.facts),
@@ -112,6 +118,9 @@ class Stage:
         self._later.move_to_end(key)
         return self._later[key], feeds
 
+    def _plan_body(self, body: Graph) -> Stage:
+        return Stage(body, self._device, self._store, self._report)
+
     # --- what it looks like ------------------------------------------------------------------
 
     def placement(self) -> list[Placement]:
@@ -120,14 +129,17 @@ class Stage:
             return list(own.values())
         later = next(reversed(self._later.values()), None)
         following = {p.node: p for p in later.placement()} if later else {}
+        computed = {n.name: n for n in self._rest.computed}
         for name, op_type in self.graph.source_nodes:
-            if name in self._rest.computed_names:
-                own[name] = Placement(name, op_type, "host", DEPENDS_ON_DATA)
+            if name in computed:
+                own[name] = Placement(name, op_type, "host", _why_on_host(computed[name]))
             elif name in self._rest.names:
                 pending = Placement(
                     name, op_type, "deferred", "planned when the shapes it needs are known"
                 )
                 own[name] = following.get(name, pending)
+        for name, placed in following.items():  # what took the place of an If decided in the run
+            own.setdefault(name, placed)
         return list(own.values())
 
     def describe(self) -> str:
@@ -166,10 +178,6 @@ class _Rest:
     facts: list[str]
     computed: list[Node]
     bounded: list[Bounded]
-
-    @property
-    def computed_names(self) -> set[str]:
-        return {n.name for n in self.computed}
 
     @property
     def names(self) -> set[str]:
@@ -244,14 +252,23 @@ def _classify(node: Node, facts: dict[str, Value], computed: list[Node]) -> None
             computed.append(node)
 
 
-def _compute(node: Node, known: Mapping[str, Array]) -> dict[str, Array]:
+def _why_on_host(node: Node) -> str:
+    return DRIVEN if is_loop(node) else DEPENDS_ON_DATA
+
+
+def _compute(
+    node: Node, known: Mapping[str, Array], loop: DrivenLoop | None
+) -> dict[str, Array]:
     arrays = [
         None if v is None else v.array if v.array is not None else known[v.name]
         for v in node.inputs
     ]
     try:
         with np.errstate(all="ignore"):
-            results = as_tuple(create(node).reference(*arrays))
+            if loop is not None:
+                results = loop.run(arrays)
+            else:
+                results = as_tuple(create(node).reference(*arrays))
     except VkconvError as error:
         raise type(error)(f"{node}: {error}") from None
     except Exception as error:

@@ -50,8 +50,7 @@ def projections(batch: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def inverse_sigmoid(x: torch.Tensor) -> torch.Tensor:
-    x = x.clamp(0, 1)
-    return torch.log(x.clamp(min=EPSILON) / (1 - x).clamp(min=EPSILON))
+    return torch.log(x.clamp(EPSILON, 1.0) / (1 - x).clamp(EPSILON, 1.0))
 
 
 class Detr3d(nn.Module):

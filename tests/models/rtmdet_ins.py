@@ -1,6 +1,5 @@
 """RTMDet-Ins (Lyu et al. 2022): each instance brings the weights of its own mask net.
 
-
 CSPNeXt backbone and pyramid (5x5 depthwise convolutions, SiLU, channel attention), heads whose
 convolutions all levels share but not the batch normalizations, masks by convolutions with computed
 weights, one group for each instance: the batch is therefore fixed in an export.

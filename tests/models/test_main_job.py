@@ -41,6 +41,8 @@ np.savez({result!r}, *outputs)
 """
 
 Record = dict[str, Any]
+#: these share ``records``, which takes a slow driver half a minute
+one_worker = pytest.mark.xdist_group("main job")
 
 
 def run_examples(folder: Path, images: Sequence[Path] = EXAMPLES) -> str:
@@ -62,12 +64,14 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Rec
     return found
 
 
+@one_worker
 def test_each_driver_was_the_one_asked_for(records):
     for driver, name in (("lavapipe", "llvmpipe"), ("SwiftShader", "SwiftShader")):
         for record in records[driver].values():
             assert name in record["device"]["name"]
 
 
+@one_worker
 @pytest.mark.parametrize("image", [path.stem for path in EXAMPLES])
 def test_the_same_boxes_on_both_drivers(records, image):
     first, second = (records[driver][image]["detections"] for driver in DRIVERS)

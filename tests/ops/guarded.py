@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 import vkconv
-from tests.harness import IR_VERSION, Case
+from tests.harness import IR_VERSION, Case, assert_close
 from vkconv.ir import Array
 
 GUARD = 1.0e30
@@ -62,8 +62,7 @@ def run_guarded(case: Case) -> Guarded:
 def check_guarded(case: Case) -> None:
     """The case agrees with ``reference``, and nothing beside it was touched."""
     found = run_guarded(case)
-    expected = case.expected()[0]
-    assert np.array_equal(found.output, expected), np.abs(found.output - expected).max()
+    assert_close(found.output, case.expected()[0])
     assert (found.before == -1).all() and (found.after == 1).all()
 
 

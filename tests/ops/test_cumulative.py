@@ -9,6 +9,7 @@ import pytest
 
 import vkconv
 from tests.harness import Case, check_device, check_reference, random
+from vkconv.capabilities import DeviceCaps
 from vkconv.ops.rows import rows_along
 
 
@@ -62,13 +63,18 @@ def test_axis() -> None:
 
 
 @pytest.mark.parametrize(
-    "split, lanes",
+    "split, gpu, cpu",
     [
-        ((100, 15, 1), "own_row"),
-        ((100, 16, 1), "shared_row"),
-        ((8, 100, 8), "own_row"),
-        ((3, 100, 8), "shared_row"),
+        ((1000, 15, 1), "own_row", "own_row"),
+        ((100, 16, 1), "shared_row", "shared_row"),
+        ((1000, 16, 1), "shared_row", "own_row"),
+        ((8, 100, 8), "own_row", "own_row"),
+        ((3, 100, 8), "shared_row", "shared_row"),
+        ((1000, 10000, 8), "shared_row", "shared_row"),
     ],
 )
-def test_lanes_share_dense_rows_and_few_long_ones(split: tuple[int, int, int], lanes: str) -> None:
-    assert rows_along(*split).lanes == lanes
+def test_lanes_share_dense_rows_and_few_long_ones(
+    split: tuple[int, int, int], gpu: str, cpu: str
+) -> None:
+    assert rows_along(DeviceCaps(kind="discrete"), *split).lanes == gpu
+    assert rows_along(DeviceCaps(kind="cpu"), *split).lanes == cpu

@@ -106,7 +106,9 @@ WHOLE = [
     deform((1, 17, 13, 6), 33, (3, 3), mask=False, pads=[1, 1, 1, 1]),
     deform((1, 64, 20, 20), 64, (3, 3), pads=[1, 1, 1, 1]),
     deform((2, 12, 9, 7), 8, (3, 3), offset_group=3, strides=[2, 1], pads=[1, 0, 2, 1]),
-    deform((1, 16, 11, 9), 24, (3, 3), group=2, offset_group=4, dilations=[2, 3], pads=[2, 3, 2, 3]),
+    deform(
+        (1, 16, 11, 9), 24, (3, 3), group=2, offset_group=4, dilations=[2, 3], pads=[2, 3, 2, 3]
+    ),
     deform((1, 16, 8, 8), 16, (2, 2), group=4, offset_group=2),
     deform((1, 16, 8, 8), 8, (1, 1), group=2, offset_group=1),
     deform((1, 5, 6, 17), 7, (5, 3), pads=[2, 1, 2, 1]),

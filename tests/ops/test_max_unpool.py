@@ -65,7 +65,20 @@ def test_smaller_shapes_and_indices_outside() -> None:
     case = unpool((1, 3, 3, 4), (1, 3, 4, 11), kernel_shape=[2, 2], strides=[2, 2])
     check_device(case)
     indices = np.array(case.inputs[1])
-    indices.reshape(-1)[::3] = [-1, 144, 2**31 - 1, -(2**31), 10**6, -5, 143, 150, 1, 5, 9, 200]
+    indices.reshape(-1)[::3] = [
+        -1,
+        144,
+        2**31 - 1,
+        -(2**31),
+        10**6,
+        -5,
+        145,
+        150,
+        -9,
+        500,
+        99999,
+        200,
+    ]
     check_device(case.but(inputs=(case.inputs[0], indices, case.inputs[2])))
     check_device(case.but(inputs=(case.inputs[0], indices), constant=()))
 

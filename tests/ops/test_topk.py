@@ -42,6 +42,8 @@ CASES = [
             ((1, 1500), 1500, 1),
             ((3, 80, 7), 1, 1),
             ((40, 9), 1, 1),
+            ((600, 21), 5, 1),
+            ((30, 21, 20), 4, 1),
         ]
         for largest in (0, 1)
         for spread in (0, 3)
@@ -76,9 +78,10 @@ def test_device(case: Case) -> None:
 
 @pytest.mark.parametrize("largest", [0, 1])
 @pytest.mark.parametrize("k", [1, 8, 100])
-def test_special_numbers(largest: int, k: int) -> None:
+@pytest.mark.parametrize("rows", [2, 513])
+def test_special_numbers(largest: int, k: int, rows: int) -> None:
     few = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-40, -1e-40, -np.nan, 3e38], np.float32)
-    x = np.resize(few, (2, 150))
+    x = np.resize(few, (rows, 150))
     inputs = (x, np.array([k], np.int64))
     case = Case("TopK", inputs, {"largest": largest}, 11, (1,), outputs=2)
     check_device(case)

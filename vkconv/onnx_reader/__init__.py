@@ -6,6 +6,7 @@ here is handed on as ``Opaque``, so that the caller can list all of it.
 
     __init__    a path, bytes or a ModelProto -> ModelProto
     functions   model-local functions are expanded, within bounds
+    standard_functions  operators that only the standard's definition makes runnable become those
     graphs      GraphProto -> values and nodes in order
     tensors     TensorProto -> numpy arrays, external data among them
 """
@@ -22,6 +23,7 @@ from vkconv.errors import InvalidModelError
 from vkconv.ir import Graph
 from vkconv.onnx_reader.functions import inline_functions
 from vkconv.onnx_reader.graphs import GraphReader
+from vkconv.onnx_reader.standard_functions import IsKnown, expand_definitions
 
 __all__ = ["read_model"]
 
@@ -30,13 +32,19 @@ __all__ = ["read_model"]
 _LARGEST_FILE = (1 << 31) - 1
 
 
-def read_model(source: Any) -> Graph:
-    """Read a model from a path, bytes or an onnx.ModelProto. Raises InvalidModelError."""
+def read_model(source: Any, is_known: IsKnown | None = None) -> Graph:
+    """Read a model from a path, bytes or an onnx.ModelProto. Raises InvalidModelError.
+
+    With ``is_known`` (domain, op_type) operators that are not, but that the standard defines by
+    others, are expanded.
+    """
     model, folder, label = _parse(source)
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
         raise InvalidModelError(f"{label} holds no graph; is it an ONNX model, and whole?")
     if model.functions:
         model = inline_functions(model, label)
+    if is_known is not None:
+        model = expand_definitions(model, is_known, label)
     return GraphReader(model, folder, label).read()
 
 

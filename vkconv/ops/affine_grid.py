@@ -12,7 +12,7 @@ from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, known_ints, operator
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 
 
 @operator("AffineGrid", since=(20,))
@@ -62,17 +62,17 @@ class AffineGrid(Operator):
             return []
         n, *size, axes = y.shape
         pixels = math.prod(size)
-        width = lanes(ctx.caps, pixels)
+        where = spread(ctx.caps, pixels, n)
         return [
             ctx.dispatch(
                 "affine_grid",
                 {"theta": ctx.operand(theta, "linear"), "y": y},
                 {"batches": n, "size": [1] * (3 - axes) + size},
                 {
-                    "local_size_x": width,
+                    **where.spec,
                     "AXES": axes,
                     "ALIGNED": int(bool(self.align_corners)),
                 },
-                cover(ctx.caps, width, pixels, n),
+                where.count,
             )
         ]

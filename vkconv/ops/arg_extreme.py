@@ -76,7 +76,7 @@ def arg_extreme(
     outer, length, inner = split
     if not outer * inner:
         return []
-    rows = rows_along(outer, length, inner)
+    rows = rows_along(ctx.caps, outer, length, inner)
     grid = rows.grid(ctx.caps)
     return [
         ctx.dispatch(

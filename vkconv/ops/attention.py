@@ -164,7 +164,7 @@ class Attention(Operator):
         if n.flat:
             y = y.transpose(0, 2, 1, 3).reshape(n.batch, n.queries, -1)
         stage = (scores, capped, biased, weights)[self.qk_matmul_output_mode]
-        return y.astype(q.dtype), k, v, stage.astype(q.dtype)
+        return (y.astype(q.dtype), k, v, stage.astype(q.dtype))[: self.output_count]
 
     def _bias(self, n: Sizes, mask: Array | None, lengths: Array | None) -> Array:
         bias: Array = np.zeros(n.scores)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,15 +14,15 @@ from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, known_ints, operator
 from vkconv.ops.conv_geometry import Axis, conv_axes
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 
 Shape = tuple[int, ...]
 
 
 @operator("Col2Im", since=(18,))
 class Col2Im(Operator):
-    """y[n, c, p] = sum of x[n, (c, k), q] over taps k and windows q with q stride - pad + k dilation
-    = p, for x (N, C prod(block_shape), windows); y (N, C, *image_shape).
+    """y[n, c, p] = sum of x[n, (c, k), q] over taps k and windows q with q stride - pad +
+    k dilation = p, for x (N, C prod(block_shape), windows); y (N, C, *image_shape).
 
     What a convolution with that kernel over the image would read, put back; torch's fold.
     """
@@ -62,11 +62,12 @@ class Col2Im(Operator):
             begins = (
                 k * a.dilation + max(a.begin, 0) - a.begin for a, k in zip(axes, tap, strict=True)
             )
-            window = tuple(
+            window: tuple[Any, ...] = tuple(
                 slice(b, b + (a.out - 1) * a.stride + 1, a.stride)
                 for a, b in zip(axes, begins, strict=True)
             )
-            padded[(slice(None), *window)] += parts[(slice(None), *tap)]
+            source: tuple[Any, ...] = (slice(None), *tap)
+            padded[(slice(None), *window)] += parts[source]
         inner = tuple(slice(max(a.begin, 0), max(a.begin, 0) + a.size) for a in axes)
         shape = (x.shape[0], x.shape[1] // math.prod(block), *image)
         return padded[(slice(None), *inner)].reshape(shape).astype(x.dtype)
@@ -85,7 +86,7 @@ class Col2Im(Operator):
         axes = self.axes(y.shape[2:], tuple(int(k) for k in block.array.reshape(-1)))
         axes = (Axis(1, 1, 1, 1, 1, 0, 0),) * (3 - len(axes)) + axes
         pixels, maps = math.prod(y.shape[2:]), y.shape[0] * y.shape[1]
-        size = lanes(ctx.caps, pixels)
+        where = spread(ctx.caps, pixels, maps)
         return [
             ctx.dispatch(
                 "col2im",
@@ -99,7 +100,7 @@ class Col2Im(Operator):
                     "dilation": [a.dilation for a in axes],
                     "pad": [a.begin for a in axes],
                 },
-                {"local_size_x": size},
-                cover(ctx.caps, size, pixels, maps),
+                where.spec,
+                where.count,
             )
         ]

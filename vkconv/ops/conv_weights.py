@@ -10,7 +10,7 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.ir import Array
 from vkconv.ops.base import Lowering, Tensor, ceil_div
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 from vkconv.ops.packing import pad_axis
 
 
@@ -59,7 +59,7 @@ def _pack_on_device(
     else:
         rows, length = ceil_div(form.groups * out_channels, 4), 1 + in_channels * taps
     packed = ctx.scratch(rows * length * 4, "packed weights")
-    size = lanes(ctx.caps, length)
+    where = spread(ctx.caps, length, rows)
     dispatch = ctx.dispatch(
         "pack_weights",
         {
@@ -75,12 +75,12 @@ def _pack_on_device(
             "tile": max(form.tile, 4),
         },
         {
-            "local_size_x": size,
+            **where.spec,
             "TILED": int(form.tile > 0),
             "TRANSPOSED": int(form.transposed),
             "BIASED": int(bias is not None),
         },
-        cover(ctx.caps, size, length, rows),
+        where.count,
     )
     return packed, [dispatch]
 

@@ -88,7 +88,7 @@ def cumulate(
     """y = running totals of x along the middle of (outer, axis, inner)."""
     if not prod(split):
         return []
-    rows = rows_along(*split)
+    rows = rows_along(ctx.caps, *split)
     grid = rows.grid(ctx.caps)
     return [
         ctx.dispatch(

@@ -16,7 +16,7 @@ from vkconv.ops.base import Lowering, Tensor, ceil_div
 from vkconv.ops.conv_geometry import Axis
 from vkconv.ops.conv_kernels import SHUFFLE_LANES
 from vkconv.ops.conv_weights import WeightFormat, packed_weights
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class DeformTile:
 
 
 def select_tile(out_channels: int, caps: DeviceCaps) -> DeformTile:
-    """A sample costs four loads, so it should serve many output channels: on lavapipe 32 at 4 pixels
-    take 0.73 of the time of 16 at 4 (64 channels, 3x3). Elsewhere as many sums as mobile GPUs keep
-    in registers."""
+    """A sample costs four loads, so it should serve many output channels: on lavapipe 32 at 4
+    pixels take 0.73 of the time of 16 at 4 (64 channels, 3x3). Elsewhere as many sums as mobile
+    GPUs keep in registers."""
     cpu = caps.kind == "cpu"
     size = min(8 if cpu else 64, caps.max_workgroup_invocations, caps.max_workgroup_size[0])
     outputs = 32 if cpu else 16
@@ -90,19 +90,17 @@ def lower_deform_conv(
         "channels": y.shape[1],
     }
     if not whole:
-        size = lanes(ctx.caps, pixels)
         push |= {
             "in_channels": in_channels,
             "out_channels": out_channels,
             "part_channels": channels // offset_groups,
             "batches": n,
         }
-        grid = cover(ctx.caps, size, pixels, ceil_div(y.shape[1], 4), n)
-        spec = {"local_size_x": size}
+        where = spread(ctx.caps, pixels, ceil_div(y.shape[1], 4), n)
         return [
             *packing,
             *steps,
-            ctx.dispatch("grouped_deform_conv2d", buffers, push, spec, grid),
+            ctx.dispatch("grouped_deform_conv2d", buffers, push, where.spec, where.count),
         ]
     tiles = ceil_div(out_channels, tile.outputs)
     push |= {
@@ -137,7 +135,7 @@ def _positions(
     n, _, _, _ = c4_dims(offset.shape)
     axis_y, axis_x = axes
     pixels = axis_y.out * axis_x.out
-    size = lanes(ctx.caps, pixels)
+    where = spread(ctx.caps, pixels, pairs, n)
     return ctx.dispatch(
         "deform_positions",
         {
@@ -155,6 +153,6 @@ def _positions(
             "dilation": [axis_y.dilation, axis_x.dilation],
             "pad": [axis_y.begin, axis_x.begin],
         },
-        {"local_size_x": size, "MODULATED": int(mask is not None)},
-        cover(ctx.caps, size, pixels, pairs, n),
+        {**where.spec, "MODULATED": int(mask is not None)},
+        where.count,
     )

@@ -34,7 +34,7 @@ class DynamicQuantizeLinear(Operator):
         scale = np.float32(size / np.float32(255))
         zero = np.rint(np.clip(-np.float32(least / scale), 0, 255))
         y = np.clip(np.rint(x / scale) + zero, 0, 255).astype(np.uint8)
-        return y, np.asarray(scale), np.asarray(zero, np.uint8)
+        return (y, np.asarray(scale), np.asarray(zero, np.uint8))[: self.output_count]
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         shape = outputs[0].dims

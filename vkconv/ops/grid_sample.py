@@ -11,7 +11,7 @@ from vkconv.dispatch import Dispatch, c4_dims
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, ceil_div, operator
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 from vkconv.ops.sampling import Tap, interpolate, zero_outside
 
 #: positions of that size and more are taken for infinite: floats there have no neighbours
@@ -124,7 +124,7 @@ class GridSample(Operator):
             return []
         axes = len(x.shape) - 2
         together = min(blocks, BLOCKS_TOGETHER)
-        size = lanes(ctx.caps, h * w)
+        where = spread(ctx.caps, h * w, ceil_div(blocks, together), n)
         return [
             ctx.dispatch(
                 "grid_sample",
@@ -137,13 +137,13 @@ class GridSample(Operator):
                     "in_size": [1] * (3 - axes) + list(x.shape[2:]),
                 },
                 {
-                    "local_size_x": size,
+                    **where.spec,
                     "MODE": MODES[self._mode()],
                     "PADDING": PADDINGS[self.padding_mode],
                     "ALIGNED": int(bool(self.align_corners)),
                     "AXES": axes,
                 },
-                cover(ctx.caps, size, h * w, ceil_div(blocks, together), n),
+                where.count,
             )
         ]
 

@@ -10,7 +10,7 @@ from vkconv.dispatch import Dispatch, c4_dims
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.base import Lowering, Operator, Tensor, operator
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 from vkconv.ops.pool_window import Axis, PoolAttributes, padding, taps
 
 
@@ -55,7 +55,7 @@ class _LpPooling(Operator):
             return []
         axes = self.axes(x.shape)
         axes = (Axis(1, 1, 1, 1, 1, 0, 0),) * (3 - len(axes)) + axes
-        size = lanes(ctx.caps, h * w)
+        where = spread(ctx.caps, h * w, blocks, n)
         return [
             ctx.dispatch(
                 "lp_pool",
@@ -70,8 +70,8 @@ class _LpPooling(Operator):
                     "dilation": [a.dilation for a in axes],
                     "pad": [a.begin for a in axes],
                 },
-                {"local_size_x": size, "p": float(self.p)},
-                cover(ctx.caps, size, h * w, blocks, n),
+                {**where.spec, "p": float(self.p)},
+                where.count,
             )
         ]
 

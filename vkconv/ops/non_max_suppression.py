@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
@@ -23,11 +24,17 @@ from vkconv.ops.base import (
 from vkconv.ops.copying import Dim, strided_copy
 from vkconv.ops.cumulative import cumulate
 from vkconv.ops.grids import spread
+from vkconv.ops.reduction_kernels import MOST_ITERATIONS
+from vkconv.ops.rows import full_grid
 
-#: overlaps that one dispatch computes for a row at most, so that no driver takes it for stuck
-STEP_OVERLAPS = 1 << 26
-#: more boxes than that would take too many dispatches
-MOST_BOXES = 1 << 17
+#: more dispatches than that are not worth recording
+MOST_DISPATCHES = 512
+import os
+LANES = int(os.environ.get('LANES','8'))
+#: workgroups along one axis that every device has: one for each class of each image
+MOST_ROWS = 65535
+#: bound on the elements of lists that int offsets reach
+MOST_ELEMENTS = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -97,8 +104,12 @@ class NonMaxSuppression(Operator):
         if len(outputs) == 1:
             return None
         images, classes, count = scores.dims
-        work = (outputs[0].dims[0] + scores.known_type.size) + 256 * images * classes
-        if count > MOST_BOXES or work > 1 << 29:
+        rows = images * classes
+        most = outputs[0].dims[0] // rows
+        # as for the device with the fewest lanes
+        dispatches = ceil_div(most, steps_per_dispatch(count, 8))
+        elements = rows * (count + most + 256)
+        if dispatches > MOST_DISPATCHES or rows > MOST_ROWS or elements > MOST_ELEMENTS:
             return f"{images} x {classes} x {count} boxes are too many for the kernel"
         return None
 
@@ -113,12 +124,12 @@ class NonMaxSuppression(Operator):
         limits = _limits(*(None if t is None else t.array for t in rest))
         images, classes, count = scores.shape
         rows, most = images * classes, min(limits.most, count)
-        lanes = 8 if ctx.caps.kind == "cpu" else 64
+        lanes = lanes_for(ctx.caps, count)
         list_room = ceil_div(count, lanes) * lanes
         row_size = 2 + lanes + most + list_room
         work = replace(ctx.scratch(rows * row_size, "lists"), dtype="int32")
-        grid = spread(ctx.caps, 1, rows, size=1)
-        steps = max(1, STEP_OVERLAPS // count)
+        grid = full_grid(ctx.caps, 1, rows, lanes)
+        steps = steps_per_dispatch(count, lanes)
         dispatches = [
             ctx.dispatch(
                 "non_max_suppression",
@@ -139,7 +150,6 @@ class NonMaxSuppression(Operator):
                 },
                 {
                     **grid.spec,
-                    "local_size_x": lanes,
                     "center_form": int(bool(self.center_point_box)),
                     "first_dispatch": int(turn == 0),
                     "has_threshold": int(limits.score is not None),
@@ -163,6 +173,17 @@ class NonMaxSuppression(Operator):
             )
         )
         return dispatches
+
+
+def lanes_for(caps: DeviceCaps, count: int) -> int:
+    """Lanes that share the boxes of a class."""
+    return LANES if caps.kind == "cpu" else 64
+
+
+def steps_per_dispatch(count: int, lanes: int) -> int:
+    """Boxes that one dispatch may select of ``count``: its invocations' loops are limited in length."""
+    turns = ceil_div(count, lanes)
+    return max(1, (MOST_ITERATIONS - turns) // (turns + lanes + 2))
 
 
 def _limits(most: Array | None = None, iou: Array | None = None, score: Array | None = None) -> _Limits:

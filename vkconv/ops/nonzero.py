@@ -140,6 +140,8 @@ class Compress(Operator):
     ) -> list[Dispatch]:
         (x, condition), y = inputs, outputs[0].on_device
         assert x is not None and condition is not None
+        if not y.span:
+            return []
         source = ctx.operand(x, "linear")
         source = replace(source, shape=self._view(source.shape))
         axis = self._axis(source.shape)

@@ -72,10 +72,8 @@ def pool_with_indices(
     if y.span == 0:
         return []
     axes = (Axis(1, 1, 1, 1, 1, 0, 0),) * (3 - len(axes)) + axes
-    if x.is_integer:
-        lowest = int(np.iinfo(x.dtype).min)
-    else:
-        lowest = int(np.float32(-np.inf).view(np.int32))
+    minus_infinity = int(np.float32(-np.inf).view(np.int32))
+    lowest = int(np.iinfo(x.dtype).min) if x.is_integer else minus_infinity
     maps = x.shape[0] * x.shape[1]
     grid = spread(ctx.caps, y.span // maps, maps)
     return [

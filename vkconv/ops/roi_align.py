@@ -11,7 +11,7 @@ from vkconv.dispatch import Dispatch, c4_dims
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, ceil_div, operator
-from vkconv.ops.grids import cover, lanes
+from vkconv.ops.grids import spread
 
 #: a bin gets no more points per axis than a region of this many times the map's size would give
 #: it: regions are data, and must not be able to stop a device
@@ -119,7 +119,7 @@ class RoiAlign(Operator):
         count, blocks, height, width = c4_dims(y.shape)
         if count * blocks == 0:
             return []
-        size = lanes(ctx.caps, height * width)
+        where = spread(ctx.caps, height * width, blocks, count)
         return [
             ctx.dispatch(
                 "roi_align",
@@ -143,11 +143,11 @@ class RoiAlign(Operator):
                     "spatial_scale": self.spatial_scale,
                 },
                 {
-                    "local_size_x": size,
+                    **where.spec,
                     "MAXIMUM": int(self.mode == "max"),
                     "HALF_PIXEL": int(self.is_half_pixel),
                 },
-                cover(ctx.caps, size, height * width, blocks, count),
+                where.count,
             )
         ]
 
@@ -204,7 +204,7 @@ class MaxRoiPool(Operator):
         count, blocks, height, width = c4_dims(y.shape)
         if count * blocks == 0:
             return []
-        size = lanes(ctx.caps, height * width)
+        where = spread(ctx.caps, height * width, blocks, count)
         return [
             ctx.dispatch(
                 "max_roi_pool",
@@ -219,8 +219,8 @@ class MaxRoiPool(Operator):
                     "out_width": width,
                     "spatial_scale": self.spatial_scale,
                 },
-                {"local_size_x": size},
-                cover(ctx.caps, size, height * width, blocks, count),
+                where.spec,
+                where.count,
             )
         ]
 

@@ -175,7 +175,8 @@ class LayerNormalization(TrailingNormalization):
         if bias is not None:
             y = y + bias
         stash = np.float64 if self.stash_type == 11 else np.float32
-        return y.astype(x.dtype), mean.astype(stash), inverse.astype(stash)
+        moments = (mean.astype(stash), inverse.astype(stash))
+        return (y.astype(x.dtype), *moments)[: self.output_count]
 
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]

@@ -13,6 +13,8 @@ from vkconv.ops.reduction_kernels import CHUNK, MOST_ITERATIONS, lanes_per_row
 SHARED_LENGTH = 16
 #: too few rows to give every lane its own
 FEW_ROWS = 64
+#: enough rows to give every lane of a CPU driver its own
+MANY_ROWS = 512
 #: times a kernel walks along its row at most
 PASSES = 2
 
@@ -50,10 +52,11 @@ class Rows:
         return full_grid(caps, self.rows if self.shared else ceil_div(self.rows, size), self.outer, size)
 
 
-def rows_along(outer: int, length: int, inner: int) -> Rows:
+def rows_along(caps: DeviceCaps, outer: int, length: int, inner: int) -> Rows:
     """The rows of a dense tensor seen as (outer, length, inner)."""
-    few = inner == 1 or outer * inner < FEW_ROWS or length > CHUNK
-    shared = length >= SHARED_LENGTH and few
+    # lanes beside each other read dense rows slowly on a GPU; a CPU driver doesn't care, and its barriers cost
+    dense = inner == 1 and not (caps.kind == "cpu" and outer >= MANY_ROWS)
+    shared = length >= SHARED_LENGTH and (dense or outer * inner < FEW_ROWS or length > CHUNK)
     if inner == 1:
         return Rows(1, 0, outer, length, length, inner, shared)
     return Rows(outer, length * inner, inner, 1, length, inner, shared)

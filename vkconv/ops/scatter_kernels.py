@@ -1,8 +1,9 @@
-"""Scatters on the device: every element of the result looks up which updates go to it.
+"""Scatters on the device: every element of the result looks up which update goes to it.
 
-So results never depend on which update happens to come first: without a reduction the last of several updates stays;
-with one they are combined in their order. The look-up table, the *chain*, is what scatter_apply.comp describes. From
-constant indices it is made when the model is planned.
+So results never depend on which update happens to come first. Without a reduction the table *last* holds each target's
+last update. With one the updates are sorted by target and those of a target combined side by side, in their order and
+in as many steps as the logarithm of their number; *last* is where the result then lies. From constant indices table and
+order are made when the model is planned.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from vkconv.ir import Array
 from vkconv.ops.base import Lowering, Tensor
 from vkconv.ops.copying import Dim, strided_copy
 from vkconv.ops.grids import spread
+from vkconv.ops.picking import pick_slices
 from vkconv.ops.sorting import sort_rows
 
 
 class Reduction(IntEnum):
-    """``REDUCE_<name>`` of ``shaders/scatter_apply.comp`` (a test compares)."""
+    """``REDUCE_<name>`` of ``include/scatter_reductions.glsl`` (a test compares)."""
 
     NONE = 0
     ADD = 1
@@ -71,6 +73,16 @@ class Targets:
     places: Callable[[Array], Array]
 
 
+@dataclass(frozen=True)
+class _Sorted:
+    """Updates in the order of their targets: keys that tell these apart, the update at each place, and at most how
+    many go to one target."""
+
+    keys: View
+    order: View
+    most: int
+
+
 def scatter(
     ctx: Lowering,
     x: View,
@@ -83,57 +95,71 @@ def scatter(
     """y = x with the updates; all linear, y has ``targets.count`` rows that are updated as a whole."""
     if not y.span:
         return []
-    dispatches: list[Dispatch] = []
-    if indices.array is not None:
-        array, tag = indices.array, f"chain {targets.index} {targets.count} {reduction.name} {targets.push}"
-        chain = ctx.prepack(array, tag, lambda: chain_of(targets.places(array), targets.count, reduction))
-    else:
-        dispatches, chain = _computed_chain(ctx, ctx.operand(indices, "linear"), targets, reduction)
     inner = y.span // targets.count
+    found = _constant_last if indices.array is not None else _computed_last
+    dispatches, last, ordered = found(ctx, indices, targets, reduction)
+    if ordered is not None:
+        more, updates = _combined(ctx, ordered, updates, inner, reduction)
+        dispatches += more
     grid = spread(ctx.caps, y.span)
     dispatches.append(
         ctx.dispatch(
             "scatter_apply",
-            {"x": x, "chain": chain, "updates": updates, "y": y},
-            {"targets": targets.count, "updates_count": targets.updates, "inner": inner},
+            {"x": x, "last": last, "updates": updates, "y": y},
+            {"targets": targets.count, "inner": inner},
             {**grid.spec, "reduction": int(reduction), "inner_is_one": int(inner == 1)},
             grid.count,
-            dtype="int" if y.is_integer or reduction == Reduction.NONE else "float",
+            dtype=_dtype(y, reduction),
         )
     )
     return dispatches
 
 
-def chain_of(places: Array, count: int, reduction: Reduction) -> Array:
-    """The chain of updates that go to ``places``, of ``count`` targets."""
-    heads = np.full(count, -1, np.int32)
-    order = np.arange(len(places), dtype=np.int32)
-    if reduction == Reduction.NONE:
-        heads[places] = order
-        return heads
-    order = np.argsort(places, kind="stable").astype(np.int32)
-    ordered = places[order]
-    # written from the back, so that the first update of a target stays
-    heads[ordered[::-1]] = np.arange(len(places), dtype=np.int32)[::-1]
-    return np.concatenate([heads, ~ordered.astype(np.int32), order])
+def last_of(places: Array, count: int) -> Array:
+    """For each of ``count`` targets where it last occurs in ``places``, or -1."""
+    last = np.full(count, -1, np.int32)
+    last[places] = np.arange(len(places), dtype=np.int32)
+    return last
 
 
-def _computed_chain(
-    ctx: Lowering, indices: View, targets: Targets, reduction: Reduction
-) -> tuple[list[Dispatch], View]:
+def _dtype(y: View, reduction: Reduction) -> str:
+    # what is only moved is moved as bits
+    return "int" if y.is_integer or reduction == Reduction.NONE else "float"
+
+
+def _constant_last(
+    ctx: Lowering, indices: Tensor, targets: Targets, reduction: Reduction
+) -> tuple[list[Dispatch], View, _Sorted | None]:
+    array = indices.array
+    assert array is not None
+    tag = f"scatter {targets.index} {targets.count} {targets.push}"
+    if reduction == Reduction.NONE or not targets.updates:
+        last = ctx.prepack(array, f"{tag} last", lambda: last_of(targets.places(array), targets.count))
+        return [], last, None
+    places = targets.places(array)
+    order = np.argsort(places, kind="stable")
+    keys = ctx.prepack(array, f"{tag} keys", lambda: places[order])
+    last = ctx.prepack(array, f"{tag} sorted", lambda: last_of(places[order], targets.count))
+    most = int(np.bincount(places).max())
+    return [], last, _Sorted(keys, ctx.prepack(array, f"{tag} order", lambda: order), most)
+
+
+def _computed_last(
+    ctx: Lowering, indices: Tensor, targets: Targets, reduction: Reduction
+) -> tuple[list[Dispatch], View, _Sorted | None]:
     count, updates = targets.count, targets.updates
-    winners = reduction == Reduction.NONE
     minus_one = ctx.constant(np.full(1, -1, np.int32), "no update")
-    heads = replace(ctx.scratch(count, "last updates"), dtype="int32")
-    result = strided_copy(ctx, minus_one, heads, [Dim(count, 0, 1)])
+    last = replace(ctx.scratch(count, "last updates"), dtype="int32")
+    result = strided_copy(ctx, minus_one, last, [Dim(count, 0, 1)])
     if not updates:
-        return result, heads
-    places = heads if winners else replace(ctx.scratch(updates, "targets"), dtype="int32")
+        return result, last, None
+    winners = reduction == Reduction.NONE
+    places = last if winners else replace(ctx.scratch(updates, "targets"), dtype="int32")
     grid = spread(ctx.caps, updates)
     result.append(
         ctx.dispatch(
             "scatter_targets",
-            {"indices": indices, "targets": places},
+            {"indices": ctx.operand(indices, "linear"), "targets": places},
             {"updates": updates, **targets.push},
             {**grid.spec, "winners": int(winners), "depth": targets.depth},
             grid.count,
@@ -141,22 +167,37 @@ def _computed_chain(
         )
     )
     if winners:
-        return result, heads
+        return result, last, None
     sorting, pairs = sort_rows(ctx, places, 1, updates, 1, updates, ascending=True)
-    chain = replace(ctx.scratch(count + 2 * updates, "chain"), dtype="int32")
-    heads = replace(chain, shape=(count,))
     keys = replace(pairs, shape=(updates,), dtype="int32")
-    return [
-        *strided_copy(ctx, minus_one, heads, [Dim(count, 0, 1)]),
-        *result[1:],
-        *sorting,
-        ctx.dispatch(
-            "scatter_heads", {"sorted": keys, "heads": heads}, {"updates": updates}, grid.spec, grid.count
-        ),
-        *strided_copy(
-            ctx,
-            replace(pairs, dtype="int32"),
-            replace(chain, shape=(2 * updates,), offset=count),
-            [Dim(2 * updates, 1, 1)],
-        ),
-    ], chain
+    order = replace(keys, offset=updates)
+    push = {"updates": updates}
+    marking = ctx.dispatch("scatter_last", {"keys": keys, "last": last}, push, grid.spec, grid.count)
+    return [*result, *sorting, marking], last, _Sorted(keys, order, updates)
+
+
+def _combined(
+    ctx: Lowering, ordered: _Sorted, updates: View, inner: int, reduction: Reduction
+) -> tuple[list[Dispatch], View]:
+    """The updates in order, each combined with all before it that go to the same target."""
+    count = ordered.order.span
+    shape = (count, inner)
+    values = replace(ctx.scratch(count * inner, "ordered updates"), shape=shape, dtype=updates.dtype)
+    source = replace(updates, shape=shape)
+    result = pick_slices(ctx, source, ordered.order, values, 0)
+    grid = spread(ctx.caps, count * inner)
+    distance = 1
+    while distance < ordered.most:
+        combined = replace(ctx.scratch(count * inner, "combined updates"), shape=shape, dtype=updates.dtype)
+        result.append(
+            ctx.dispatch(
+                "scatter_combine",
+                {"keys": ordered.keys, "x": values, "y": combined},
+                {"updates": count, "inner": inner, "distance": distance},
+                {**grid.spec, "reduction": int(reduction), "inner_is_one": int(inner == 1)},
+                grid.count,
+                dtype=_dtype(updates, reduction),
+            )
+        )
+        values, distance = combined, distance * 2
+    return result, values

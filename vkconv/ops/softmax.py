@@ -65,8 +65,8 @@ class AlongAxis(Operator):
         if outer * axis * inner == 0:
             return []
         # Rows that are long, or dense and not very short, are shared by the lanes of a workgroup.
-        # Else each lane has a row of its own; so on CPU drivers, where barriers cost, when there are
-        # rows enough to keep all threads busy
+        # Else each lane has a row of its own; so on CPU drivers, where barriers cost, when rows
+        # are many enough to keep all threads busy
         plenty = ctx.caps.kind == "cpu" and outer >= 128
         shared = axis > CHUNK or (inner == 1 and axis >= 64 and not plenty)
         if inner == 1:

@@ -8,14 +8,16 @@ from __future__ import annotations
 from vkconv.dispatch import Dispatch, View
 from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.grids import lanes, spread
+from vkconv.ops.rows import full_grid
 
-#: elements of a row, in all rows together, that the kernels' int offsets and doubled lists can count
-MOST_ELEMENTS = 1 << 29
+#: elements in all that the kernels sort: beyond, their loops would have too many iterations (see reduction_kernels)
+MOST_ELEMENTS = 1 << 24
 
 
 def tile_size(ctx: Lowering) -> int:
     """Elements of a piece: sorting it takes as many comparisons for each of them, fewer passes follow."""
-    return 64 if ctx.caps.kind == "cpu" else 256
+    import os
+    return int(os.environ.get("TILE", 64)) if ctx.caps.kind == "cpu" else 256
 
 
 def sort_rows(
@@ -26,10 +28,12 @@ def sort_rows(
     Element i of row (o, c) is x[o, i, c], ``inner`` the size of c. Larger elements come first, or with ``ascending``
     smaller ones, and of equal ones the first; NaN counts as the largest.
     """
-    tile = min(tile_size(ctx), length)
+    tile = tile_size(ctx)
+    width = lanes(ctx.caps, min(tile, length))
+    tile = min(tile, ceil_div(length, width) * width)
     lists, room, span = ceil_div(length, tile), min(tile, kept), tile
     pairs = ctx.scratch(2 * rows * lists * room, "sorted pieces")
-    grid = spread(ctx.caps, lists, rows, size=1)
+    grid = full_grid(ctx.caps, lists, rows, width)
     result = [
         ctx.dispatch(
             "sort_tiles",
@@ -44,7 +48,6 @@ def sort_rows(
             },
             {
                 **grid.spec,
-                "local_size_x": lanes(ctx.caps, tile),
                 "tile": tile,
                 "is_float": int(not x.is_integer),
                 "ascending": int(ascending),

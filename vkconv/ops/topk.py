@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from vkconv.dispatch import Dispatch
+from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.arg_extreme import arg_extreme
@@ -24,7 +24,14 @@ from vkconv.ops.base import (
 )
 from vkconv.ops.gather_elements import gather_elements
 from vkconv.ops.grids import spread
+from vkconv.ops.reduction_kernels import MOST_ITERATIONS
+from vkconv.ops.rows import MANY_ROWS, rows_along
+from vkconv.ops.selecting import select_rows, worth_selecting
 from vkconv.ops.sorting import MOST_ELEMENTS, sort_rows
+
+
+#: so few elements are found one by one, where there are so many rows that every lane has its own
+FEW = 8
 
 
 @operator("TopK", since=(1, 10, 11, 24))
@@ -87,8 +94,18 @@ class TopK(Operator):
             split = (outer, length, inner)
             found = arg_extreme(ctx, source, indices, split, smallest=smallest, nan_first=False)
             return found + gather_elements(ctx, source, indices, values, axis)
-        rows = outer * inner
-        dispatches, pairs = sort_rows(ctx, source, rows, length, inner, kept, ascending=smallest)
+        rows, ascending = outer * inner, bool(smallest)
+        if kept <= FEW and rows >= MANY_ROWS and kept * length < MOST_ITERATIONS // 4:
+            return _pick_best(ctx, source, values, indices, (outer, length, inner), ascending=ascending)
+        if worth_selecting(length, kept):
+            dispatches, picked = select_rows(ctx, source, rows, length, inner, kept, ascending=ascending)
+            elements = replace(picked, shape=(rows * kept,), dtype=source.dtype, offset=rows * kept)
+            more, pairs = sort_rows(ctx, elements, rows, kept, 1, kept, ascending=ascending)
+            dispatches += more
+            source = picked
+        else:
+            picked = None
+            dispatches, pairs = sort_rows(ctx, source, rows, length, inner, kept, ascending=ascending)
         grid = spread(ctx.caps, kept * inner, outer)
         order = replace(pairs, shape=(rows * kept,), offset=rows * kept)
         dispatches.append(
@@ -96,8 +113,34 @@ class TopK(Operator):
                 "pick_sorted",
                 {"x": source, "order": order, "values": values, "indices": indices},
                 {"outer": outer, "length": length, "inner": inner, "kept": kept},
-                grid.spec,
+                {**grid.spec, "picked": int(picked is not None)},
                 grid.count,
             )
         )
         return dispatches
+
+
+def _pick_best(
+    ctx: Lowering,
+    x: View,
+    values: View,
+    indices: View,
+    split: tuple[int, int, int],
+    *,
+    ascending: bool,
+) -> list[Dispatch]:
+    """The best elements of each row of (outer, axis, inner), as many as ``values`` has room for."""
+    outer, length, inner = split
+    kept = values.span // (outer * inner)
+    rows = replace(rows_along(ctx.caps, *split), shared=False)
+    grid = rows.grid(ctx.caps)
+    strides = {"kept_stride": 0, "kept_row": kept} if inner == 1 else {"kept_stride": kept * inner, "kept_row": 1}
+    return [
+        ctx.dispatch(
+            "pick_best",
+            {"x": x, "values": values, "indices": indices},
+            {**rows.push, "kept": kept, **strides},
+            {**grid.spec, "is_float": int(not x.is_integer), "ascending": int(ascending)},
+            grid.count,
+        )
+    ]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from vkconv.capabilities import DeviceCaps
 from vkconv.ir import Graph
 from vkconv.passes.assign_layouts import assign_layouts
+from vkconv.passes.bound_integers import bound_integers
 from vkconv.passes.eliminate_identities import eliminate_identities
 from vkconv.passes.fuse_activation import fuse_activation
 from vkconv.passes.fuse_batch_normalization import fuse_batch_normalization
@@ -28,6 +29,7 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
     fuse_batch_normalization,
     fuse_activation,
     fuse_residual,
+    bound_integers,
 )
 
 

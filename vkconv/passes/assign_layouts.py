@@ -10,6 +10,7 @@ from __future__ import annotations
 from vkconv.capabilities import DeviceCaps
 from vkconv.ir import Graph, Layout, Node, Value
 from vkconv.ops.base import DEVICE_DTYPES, Operator, create, has_method
+from vkconv.passes.bound_integers import interval
 
 
 def assign_layouts(graph: Graph, caps: DeviceCaps) -> None:
@@ -66,9 +67,18 @@ def host_reason(op: Operator, node: Node, caps: DeviceCaps) -> str | None:
         if position in op.constant_inputs:
             return f"its input '{value.name}' is computed by the model"
         allowed = DEVICE_DTYPES if position in op.linear_inputs else op.device_dtypes
-        if value.dtype not in allowed:
+        if value.dtype not in allowed and not _fits_int32(op, value):
             return f"{node.op_type} has no kernel for {value.dtype}"
     for value in node.outputs:
-        if value.dtype not in op.device_dtypes and value.dtype not in op.result_dtypes:
+        known = value.dtype in op.device_dtypes or value.dtype in op.result_dtypes
+        if not known and not _fits_int32(op, value):
             return f"{node.op_type} has no kernel for {value.dtype}"
     return op.unsupported(node.inputs, node.outputs)
+
+
+def _fits_int32(op: Operator, value: Value) -> bool:
+    """Whether kernels for int32 do for this int64: no element can be outside."""
+    if value.dtype != "int64" or "int32" not in op.device_dtypes:
+        return False
+    bounds = interval(value)
+    return bounds is not None and bounds[0] >= -(2**31) and bounds[1] < 2**31

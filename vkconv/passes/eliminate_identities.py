@@ -23,6 +23,7 @@ def eliminate_identities(graph: Graph) -> None:
         source = _same_as(node)
         if source is None:
             _shorten(node)
+            _classify_as_computed(node)
             continue
         graph.replace_value(node.outputs[0], source)
         graph.remove([node])
@@ -111,3 +112,18 @@ def _shorten(node: Node) -> None:
             break
         source = before.inputs[0]
         node.inputs[0] = source if source is not None else node.inputs[0]
+
+
+def _classify_as_computed(node: Node) -> None:
+    """IsInf and IsNaN say of a float what they say of it in a wider type (exporters ask in
+    float64)."""
+    source = node.inputs[0] if node.inputs else None
+    cast = None if source is None else source.producer
+    if node.op_type not in ("IsInf", "IsNaN") or cast is None or cast.op_type != "Cast":
+        return
+    narrow = cast.inputs[0]
+    if cast.domain or narrow is None or narrow.type is None or source is None or not source.type:
+        return
+    widths = {"float16": 2, "float32": 4, "float64": 8}
+    if narrow.dtype in widths and widths[narrow.dtype] <= widths.get(source.dtype, 0):
+        node.inputs[0] = narrow

@@ -15,8 +15,8 @@ from vkconv.ops.control_flow import If, Repeated
 from vkconv.passes.inline_control_flow import CONTROL_FLOW, Inliner
 
 #: a folded result may not be larger than this, unless its inputs are: models are untrusted, and a
-#: short model can ask for any size of constant
-FOLD_LIMIT_BYTES = 64 << 20
+#: short model can ask for any size of constant. The largest matrix of VGG has 411 MB
+FOLD_LIMIT_BYTES = 512 << 20
 #: nor may all of them together, unless the model's constants are
 FOLD_TOTAL_BYTES = 1 << 30
 
@@ -26,9 +26,7 @@ def infer_and_fold(graph: Graph) -> None:
     folding = _Folding(graph)
     graph.nodes = folding.left_of(graph.nodes)
     # what took the place of control flow is part of the model from here on
-    graph.source_nodes += [
-        (n.name, n.op_type) for n in graph.nodes if n.name in folding.inlined
-    ]
+    graph.source_nodes += [(n.name, n.op_type) for n in graph.nodes if n.name in folding.inlined]
 
 
 class _Folding:

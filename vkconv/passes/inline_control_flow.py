@@ -12,7 +12,8 @@ everything before it is folded, and what follows depends on the branch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def _inline_branch(op: If, node: Node, inliner: Inliner) -> list[Node] | None:
     branch = op.branch(cond.array)
     if len(branch.outputs) != len(node.outputs) or len(branch.inputs) != len(captured):
         op.infer(cond, *(v for v in captured if v is not None))
-    nodes, results = _instantiate(branch, captured, node.name, inliner.names)
+    nodes, results = _instantiate(branch, captured, node.name, inliner.names, node.outputs)
     return inliner.fold(nodes + _renamed(results, node, inliner.names))
 
 
@@ -165,25 +166,33 @@ class _Unrolled:
         """All nodes, the node's outputs computed by the last of them."""
         if axes and not self._scans:  # stacks of nothing: their types are the body's to declare
             raise _TooLong
+        outputs = self._node.outputs[len(state) :]
         stacked = [
-            self._stacked(parts, axis) for parts, axis in zip(self._scans, axes, strict=True)
+            self._stacked(parts, axis, output)
+            for parts, axis, output in zip(self._scans, axes, outputs, strict=True)
         ]
         results = [*state, *stacked]
         self._kept += self._inliner.fold(_renamed(results, self._node, self._names))
         return self._kept
 
-    def _stacked(self, parts: Sequence[Value | None], axis: int) -> Value:
+    def _stacked(self, parts: Sequence[Value | None], axis: int, output: Value) -> Value:
         axes = constant(self._names.free(f"{self._node.name}/axes"), _int64([axis]))
         rows: list[Value | None] = []
         for part in parts:
             squeezed = [part, axes] if self._node.opset >= 13 else [part]
             attributes = {} if self._node.opset >= 13 else {"axes": (axis,)}
             rows.append(self._made("Unsqueeze", squeezed, attributes))
-        return self._made("Concat", rows, {"axis": axis})
+        return self._made("Concat", rows, {"axis": axis}, output)
 
-    def _made(self, op_type: str, inputs: list[Value | None], attributes: dict[str, int]) -> Value:
+    def _made(
+        self,
+        op_type: str,
+        inputs: list[Value | None],
+        attributes: Mapping[str, Any],
+        output: Value | None = None,
+    ) -> Value:
         name = self._names.free(f"{self._node.name}/{op_type}")
-        value = Value(name)
+        value = output or Value(name)
         self._add([Node(op_type, inputs, [value], dict(attributes), name, "", self._node.opset)])
         return value
 
@@ -194,10 +203,20 @@ class _Unrolled:
 
 
 def _instantiate(
-    graph: Graph, given: Sequence[Value | None], prefix: str, names: Names
+    graph: Graph,
+    given: Sequence[Value | None],
+    prefix: str,
+    names: Names,
+    outputs: Sequence[Value] = (),
 ) -> tuple[list[Node], list[Value | None]]:
-    """The nodes and outputs of ``graph`` anew, its inputs replaced by ``given``."""
+    """The nodes and outputs of ``graph`` anew, its inputs replaced by ``given``.
+
+    ``outputs`` are computed directly where a node of the graph computes one.
+    """
     twin: dict[Value, Value | None] = dict(zip(graph.inputs, given, strict=True))
+    for value, output in zip(graph.outputs, outputs, strict=False):
+        if value.producer is not None:
+            twin.setdefault(value, output)
 
     def place(value: Value | None) -> Value | None:
         if value is None:
@@ -217,9 +236,12 @@ def _instantiate(
 
 
 def _renamed(results: Sequence[Value | None], node: Node, names: Names) -> list[Node]:
-    """Identities from what was computed to the outputs of the node it was computed for."""
+    """Identities from what was computed to the outputs of the node it was computed for, where it
+    is not these themselves."""
     made = []
     for result, output in zip(results, node.outputs, strict=True):
+        if result is output:
+            continue
         name = names.free(f"{node.name}/{output.name}")
         made.append(Node("Identity", [result], [output], {}, name, "", node.opset))
     return made

@@ -50,7 +50,6 @@ class PlanLowering:
         self.node = ""
         self.accesses: dict[int, tuple[Access, ...]] = {}
         self._store = store
-        self._dummy: View | None = None
 
     # --- tensors ---------------------------------------------------------------------------------
 
@@ -132,11 +131,8 @@ class PlanLowering:
         return result
 
     def _dummy_view(self) -> View:
-        if self._dummy is None:
-            self._dummy = constant_view(
-                np.zeros(ALIGNMENT // ELEMENT_BYTES, np.float32), "unused buffer"
-            )
-        return self._dummy
+        zeros = np.zeros(ALIGNMENT // ELEMENT_BYTES, np.float32)
+        return self._store.get((), "unused buffer", lambda: zeros)
 
     def _choose_variant(
         self, kernel: str, axes: Mapping[str, str], views: Mapping[str, View]

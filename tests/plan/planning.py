@@ -1,0 +1,53 @@
+"""What the tests of planning share: a model planned without any device."""
+
+from __future__ import annotations
+
+import onnx
+
+from vkconv import passes
+from vkconv.capabilities import DeviceCaps
+from vkconv.dispatch import Dispatch, Plan, Storage
+from vkconv.ir import Graph
+from vkconv.onnx_reader import read_model
+from vkconv.plan import ConstantStore, make_plan
+
+#: as lavapipe: a CPU driver with every optional feature
+CPU = DeviceCaps(
+    kind="cpu",
+    max_texel_buffer_elements=1 << 27,
+    max_workgroup_size=(1024, 1024, 1024),
+    max_workgroup_invocations=1024,
+    max_shared_memory=32768,
+    subgroup_size=8,
+    subgroup_shuffle=True,
+    storage_texel=True,
+    uniform_texel=True,
+)
+
+
+def lowered(proto: onnx.ModelProto, caps: DeviceCaps = CPU) -> Graph:
+    """The graph as planning takes it."""
+    graph = read_model(proto)
+    passes.infer_and_fold(graph)
+    passes.rewrite(graph)
+    passes.infer_and_fold(graph)
+    passes.finish(graph, caps)
+    return graph
+
+
+def planned(
+    proto: onnx.ModelProto, caps: DeviceCaps = CPU, store: ConstantStore | None = None
+) -> Plan:
+    return make_plan(lowered(proto, caps), caps, store or ConstantStore())
+
+
+def kernels(plan: Plan) -> list[str]:
+    return [d.kernel for d in plan.dispatches]
+
+
+def written(dispatch: Dispatch) -> list[Storage]:
+    return [b.storage for b in dispatch.buffers.values() if b.writes]
+
+
+def overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] < b[1] and b[0] < a[1]

@@ -1,0 +1,138 @@
+"""Barriers against every pair of dispatches: each hazard is ordered, and none waits for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.plan.planning import CPU, lowered, overlap, planned
+from tests.random_graphs import random_model
+from tests.small_models import floats, model, node
+from vkconv import plan as plan_room
+from vkconv.dispatch import Dispatch, HostStep, Step, Storage
+from vkconv.plan import ConstantStore, make_plan
+from vkconv.plan.barriers import with_barriers
+from vkconv.plan.lowering import Access
+
+Accesses = dict[int, tuple[Access, ...]]
+
+
+def hazard(a: Sequence[Access], b: Sequence[Access]) -> bool:
+    """Whether two dispatches touch the same bytes of the arena, one of them writing."""
+    return any(
+        (x.writes or y.writes)
+        and not x.storage.is_constant
+        and not y.storage.is_constant
+        and x.start < x.end
+        and y.start < y.end
+        and overlap(
+            (x.storage.offset + x.start, x.storage.offset + x.end),
+            (y.storage.offset + y.start, y.storage.offset + y.end),
+        )
+        for x in a
+        for y in b
+    )
+
+
+def check(steps: Sequence[Step], accesses: Sequence[tuple[Access, ...]]) -> None:
+    """Every hazard has a barrier between; every barrier has a hazard it is for."""
+    for index, step in enumerate(steps):
+        if not isinstance(step, Dispatch):
+            continue
+        since = index
+        while since > 0:
+            before = steps[since - 1]
+            if not isinstance(before, Dispatch):
+                break
+            since -= 1
+            if before.barrier:
+                break
+        pending = [i for i in range(since, index) if hazard(accesses[index], accesses[i])]
+        assert step.barrier == bool(pending), (index, pending)
+
+
+def dispatch(name: str) -> Dispatch:
+    return Dispatch(name, "kernel", (), {}, {}, {}, (1, 1, 1))
+
+
+def host(name: str) -> HostStep:
+    return HostStep(name, "Op", "why", (), (), lambda: None)
+
+
+touches = st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 3), st.integers(1, 3))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(st.none(), st.lists(touches, max_size=4)), max_size=25))
+def test_random_accesses(rows: list[list[tuple[int, int, int, int]] | None]) -> None:
+    # storages that share bytes, as those whose lives don't meet do, and a constant
+    storages = [Storage(64, "a"), Storage(64, "b", None, 0), Storage(64, "c", None, 32)]
+    storages.append(Storage(64, "constant", np.zeros(16, np.float32)))
+    steps: list[Step] = []
+    accesses: list[tuple[Access, ...]] = []
+    for i, row in enumerate(rows):
+        steps.append(host(str(i)) if row is None else dispatch(str(i)))
+        accesses.append(tuple(
+            Access(storages[s], at * 4, (at + size) * 4, bool(how & 1), bool(how & 2))
+            for s, at, size, how in row or []
+        ))  # fmt: skip
+    by_step: Accesses = {id(s): a for s, a in zip(steps, accesses, strict=True)}
+    result = with_barriers(steps, by_step)
+    assert [s.node for s in result] == [s.node for s in steps]
+    check(result, accesses)
+
+
+def test_random_models(monkeypatch: object) -> None:
+    for seed in range(40):
+        seen: list[tuple[Sequence[Step], Accesses]] = []
+        original = plan_room.with_barriers
+
+        def keep(steps: Sequence[Step], by_step: Accesses) -> list[Step]:
+            seen.append((list(steps), dict(by_step)))  # noqa: B023
+            return original(steps, by_step)  # noqa: B023
+
+        plan_room.with_barriers = keep  # type: ignore[assignment]
+        try:
+            graph = lowered(random_model(seed))
+            made = make_plan(graph, CPU, ConstantStore())
+        finally:
+            plan_room.with_barriers = original
+        steps, by_step = seen[0]
+        check(made.steps, [by_step.get(id(s), ()) for s in steps])
+
+
+def test_every_access_lies_in_what_its_descriptor_binds() -> None:
+    for seed in range(20):
+        for made in planned(random_model(seed)).dispatches:
+            for bound in made.buffers.values():
+                assert bound.offset % 256 == 0 and bound.size > 0
+                assert bound.offset + bound.size <= -(-bound.storage.size // 16) * 16
+
+
+def test_independent_branches_do_not_wait() -> None:
+    nodes = [node("Relu", "x", "a"), node("Neg", "x", "b"), node("Abs", "x", "c"),
+             node("Add", "a b", "d"), node("Add", "d c", "y")]  # fmt: skip
+    made = planned(model(nodes, {"x": [64]}, {"y": None}))
+    assert [d.barrier for d in made.dispatches] == [False, False, False, True, True]
+
+
+def test_first_dispatch_and_those_behind_a_host_step_do_not_wait() -> None:
+    nodes = [node("Relu", "x", "a"), node("Cast", "a", "b", to=11), node("Exp", "b", "c"),
+             node("Cast", "c", "d", to=1), node("Neg", "d", "y")]  # fmt: skip
+    made = planned(model(nodes, {"x": [64]}, {"y": None}))
+    kinds = [s.barrier if isinstance(s, Dispatch) else "host" for s in made.steps]
+    assert kinds[0] is False and "host" in kinds
+    assert kinds[len(kinds) - kinds[::-1].index("host")] is False
+
+
+def test_memory_that_is_used_again_waits() -> None:
+    """a's bytes are c's, once b is there: writing c has to wait until b is written."""
+    nodes = [node("Relu", "x", "a"), node("MatMul", "a w", "b"), node("MatMul", "b w", "c"),
+             node("MatMul", "c w", "y")]  # fmt: skip
+    made = planned(model(nodes, {"x": [8, 8]}, {"y": None}, {"w": floats(8, 8)}))
+    offsets = {s.name: s.offset for s in made.storages}
+    assert offsets["a"] == offsets["c"] or offsets["b"] == offsets["y"]
+    assert all(d.barrier for d in made.dispatches[1:])
