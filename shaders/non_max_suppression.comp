@@ -44,16 +44,15 @@ Box load_box(int at) {
     return Box(min(a, b), max(a, b));
 }
 
-// intersection / union > iou_threshold; an empty box overlaps nothing
+// intersection / union > iou_threshold; an empty box overlaps nothing, nor does one that is no numbers
 bool overlaps(Box a, Box b) {
     vec2 side = min(a.high, b.high) - max(a.low, b.low);
-    float intersection = side.x * side.y;
-    if (!(side.x > 0.0 && side.y > 0.0 && intersection > 0.0)) return false;
     vec2 of_a = a.high - a.low, of_b = b.high - b.low;
+    float intersection = side.x * side.y;
     float area_a = of_a.x * of_a.y, area_b = of_b.x * of_b.y;
-    float all = area_a + area_b - intersection;
-    if (!(area_a > 0.0 && area_b > 0.0 && all > 0.0)) return false;
-    return intersection / all > iou_threshold;
+    float both = area_a + area_b - intersection;
+    bool exist = all(greaterThan(vec4(min(side.x, side.y), min(area_a, area_b), intersection, both), vec4(0.0)));
+    return exist && intersection / both > iou_threshold;
 }
 
 bool precedes(float score, int box, float other_score, int other_box) {
@@ -90,13 +89,14 @@ void main() {
             int kept = 0;
             for (int j = 0; j < left; j++) {
                 int i = work[list + j * lanes];
-                if (last >= 0 && (i == last || overlaps(chosen, load_box(image + i * 4)))) continue;
-                if (kept != j) work[list + kept * lanes] = i;
-                kept++;
-                float score = scores[row_scores + i];
-                if (precedes(score, i, best_score, best)) {
-                    best = i;
-                    best_score = score;
+                bool dropped = last >= 0 && (i == last || overlaps(chosen, load_box(image + i * 4)));
+                if (!dropped) {
+                    work[list + kept * lanes] = i;
+                    kept++;
+                    float score = scores[row_scores + i];
+                    bool better = precedes(score, i, best_score, best);
+                    best = better ? i : best;
+                    best_score = better ? score : best_score;
                 }
             }
             left = kept;

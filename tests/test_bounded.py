@@ -1,4 +1,5 @@
-"""vkconv/bounded.py: outputs whose size depends on data, computed on the device, amid other nodes."""
+"""vkconv/bounded.py: outputs whose size depends on data, computed on the device, amid other
+nodes."""
 
 from __future__ import annotations
 
@@ -38,7 +39,10 @@ def _model(
 def _detections() -> tuple[onnx.ModelProto, dict[str, Array]]:
     """The boxes and scores that non-maximum suppression selects, as exporters write it."""
     low, size = random(1, 60, 2, low=0, high=8), random(1, 60, 2, low=1, high=4, seed=1)
-    feeds = {"boxes": np.concatenate([low, low + size], -1), "scores": random(1, 3, 60, low=0, high=1)}
+    feeds = {
+        "boxes": np.concatenate([low, low + size], -1),
+        "scores": random(1, 3, 60, low=0, high=1),
+    }
     constants = {
         "most": np.array([10], np.int64),
         "iou": np.array([0.4], np.float32),
@@ -49,7 +53,10 @@ def _detections() -> tuple[onnx.ModelProto, dict[str, Array]]:
     nodes = [
         helper.make_node("Sigmoid", ["scores"], ["shares"], name="Sigmoid"),
         helper.make_node(
-            "NonMaxSuppression", ["boxes", "shares", "most", "iou", "score"], ["selected"], name="NMS"
+            "NonMaxSuppression",
+            ["boxes", "shares", "most", "iou", "score"],
+            ["selected"],
+            name="NMS",
         ),
         helper.make_node("Gather", ["selected", "column"], ["box"], axis=1, name="Column"),
         helper.make_node("Squeeze", ["boxes", "zero"], ["plain"], name="Squeeze"),

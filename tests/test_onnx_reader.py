@@ -19,7 +19,6 @@ from vkconv import InferenceSession
 from vkconv.errors import InvalidModelError, UnsupportedModelError, VkconvError
 from vkconv.ir import Opaque
 from vkconv.onnx_reader import read_model
-from vkconv.placement import problems
 
 
 def small() -> onnx.ModelProto:
@@ -284,105 +283,6 @@ def test_wrong_attributes_are_reported_with_all_others() -> None:
     assert [p.node for p in error.nodes] == ["unknown", "wrong", "few", "many", "omitted"]
     for word in ("surprise", "alpha", "1 inputs", "2 inputs", "omits its input"):
         assert word in str(error)
-
-
-# --- what is valid, but not known ---------------------------------------------------------------
-
-
-def test_all_unknown_operators_are_listed_in_one_line() -> None:
-    nodes = [node("Nonsense", "x", f"a{i}", f"bad{i}") for i in range(5)]
-    nodes += [node("Relu", "a0", "r"), node("Magic", "r", "y", "magic", domain="com.example")]
-    error = unsupported(model(nodes, {"x": [1]}, {"y": [1]}, domains={"com.example": 3}))
-    assert [p.node for p in error.nodes] == [*(f"bad{i}" for i in range(5)), "magic"]
-    assert "6 nodes" in str(error) and "com.example.Magic, opset 3" in str(error)
-
-
-def test_opset_too_new() -> None:
-    error = unsupported(model([node("Relu", "x", "y")], {"x": [1]}, {"y": [1]}, opset=99))
-    assert "opset 99 is newer than" in str(error)
-
-
-def test_no_opset() -> None:
-    proto = small()
-    del proto.opset_import[:]
-    assert "which opset" in refused(proto)
-    proto.opset_import.append(helper.make_opsetid("com.example", 1))
-    assert "which opset" in refused(proto)
-    proto.ir_version = 2
-    assert read_model(proto).opsets[""] == 1
-
-
-def test_default_domain_by_its_long_name() -> None:
-    proto = small()
-    proto.opset_import[0].domain = "ai.onnx"
-    for item in proto.graph.node:
-        item.domain = "ai.onnx"
-    graph = read_model(proto)
-    assert graph.opsets == {"": 17} and not problems(graph)
-
-
-def test_element_types_that_are_not_known() -> None:
-    strange = helper.make_tensor("w", TensorProto.BFLOAT16, [2], [1.0, 2.0])
-    proto = model([node("Add", "x w", "y"), node("Constant", "", "z", value=strange)],
-                  {"x": [2]}, {"y": [2], "z": [2]})  # fmt: skip
-    proto.graph.initializer.append(strange)
-    error = unsupported(proto)
-    assert {p.node for p in error.nodes} == {"w", "Constant:z"} and "bfloat16" in str(error)
-
-
-@pytest.mark.parametrize("kind", ["sequence", "optional", "bfloat16", "none"])
-def test_inputs_that_are_no_known_tensors(kind: str) -> None:
-    proto = model([node("Identity", "x", "y")], {"x": [1]}, {"y": [1]})
-    tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, [1])
-    types = {
-        "sequence": helper.make_sequence_type_proto(tensor),
-        "optional": helper.make_optional_type_proto(tensor),
-        "bfloat16": helper.make_tensor_type_proto(TensorProto.BFLOAT16, [1]),
-        "none": onnx.TypeProto(),
-    }
-    proto.graph.input[0].type.CopyFrom(types[kind])
-    error = unsupported(proto)
-    assert [p.node for p in error.nodes] == ["x"] and "graph input" in str(error)
-
-
-# --- functions of the model ---------------------------------------------------------------------
-
-
-def with_functions(*bodies: tuple[str, list[onnx.NodeProto]]) -> onnx.ModelProto:
-    proto = model(
-        [node(bodies[0][0], "x", "y", domain="local")], {"x": [2]}, {"y": [2]},
-        domains={"local": 1},
-    )  # fmt: skip
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
-    for name, nodes in bodies:
-        proto.functions.append(helper.make_function("local", name, ["a"], ["b"], nodes, imports))
-    return proto
-
-
-def test_functions_are_expanded() -> None:
-    inner = [node("Relu", "a", "b")]
-    outer = [node("Inner", "a", "t", domain="local"), node("Neg", "t", "b")]
-    proto = with_functions(("Outer", outer), ("Inner", inner))
-    assert [n.op_type for n in read_model(proto).nodes] == ["Relu", "Neg"]
-    with InferenceSession(proto) as session:
-        x = floats(2)
-        assert np.array_equal(session.run(None, {"x": x})[0], -np.maximum(x, 0))
-
-
-def test_functions_that_call_themselves_or_explode() -> None:
-    assert "call themselves" in refused(
-        with_functions(("Same", [node("Same", "a", "b", domain="local")]))
-    )
-    bodies = []
-    for level in range(8):
-        names = ["a", *(f"t{i}" for i in range(9)), "b"]
-        bodies.append((
-            f"F{level}",
-            [node(f"F{level + 1}" if level < 7 else "Relu", s, t,
-                  domain="local" if level < 7 else "")
-             for s, t in pairwise(names)],
-        ))  # fmt: skip
-    assert "expand to more than" in refused(with_functions(*bodies))
 
 
 def sparse_tensor() -> onnx.SparseTensorProto:

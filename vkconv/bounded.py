@@ -1,7 +1,8 @@
 """Nodes whose output's size depends on data, computed on the device all the same.
 
-The output gets room for the most it can hold (``Operator.bound``) and the node a second output, a count of how much of
-it is used. Both are read back at the end of the node's stage, and what is used goes on to the next one.
+The output gets room for the most it can hold (``Operator.bound``) and the node a second output, a
+count of how much of it is used. Both are read back at the end of the node's stage, and what is used
+goes on to the next one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Bounded:
 
 
 def bounded(nodes: Iterable[Node], caps: DeviceCaps) -> dict[Node, Bounded]:
-    """Those of ``nodes`` (their input types are known) that the device computes, changed into this form."""
+    """Those of ``nodes`` (their input types are known) that the device computes, changed into this
+    form."""
     found = {node: _bounded(node, caps) for node in nodes}
     return {node: result for node, result in found.items() if result is not None}
 
@@ -45,7 +47,9 @@ def _bounded(node: Node, caps: DeviceCaps) -> Bounded | None:
     output = node.outputs[0]
     count = Value(f"{node.name}/count", TensorType("int32", (1,)), producer=node)
     typed = Value(output.name, bound.type)
-    twin = Node(node.op_type, node.inputs, [typed, count], node.attributes, node.name, opset=node.opset)
+    twin = Node(
+        node.op_type, node.inputs, [typed, count], node.attributes, node.name, opset=node.opset
+    )
     count.producer = node
     if host_reason(op, twin, caps) is not None:
         return None

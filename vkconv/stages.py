@@ -101,8 +101,8 @@ class Stage:
         assert self._rest is not None
         rest = self._rest
         known = dict(zip(self.graph.output_names, outputs, strict=True))
-        for node in rest.bounded:
-            node.trim(known)
+        for padded in rest.bounded:
+            padded.trim(known)
         feeds = {name: array for name, array in known.items() if name not in rest.facts}
         for node in rest.computed:
             feeds.update(_compute(node, known, self._loops.get(node)))

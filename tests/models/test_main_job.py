@@ -42,21 +42,24 @@ np.savez({result!r}, *outputs)
 
 Record = dict[str, Any]
 #: these share ``records``, which takes a slow driver half a minute
-one_worker = pytest.mark.xdist_group("main job")
+one_worker = pytest.mark.xdist_group("main_job")
 
 
 def run_examples(folder: Path, images: Sequence[Path] = EXAMPLES) -> str:
     return RUN_EXAMPLES.format(images=[str(image) for image in images], folder=folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Record]]:
     """For each driver, and each example image, the JSON that vkconv-run wrote."""
     found = {}
     for driver, path in DRIVERS.items():
         folder = tmp_path_factory.mktemp(driver)
         done = run_python(
-            run_examples(folder), VK_ICD_FILENAMES=path, VKCONV_CACHE_DIR=str(folder / "cache")
+            run_examples(folder),
+            timeout=600,
+            VK_ICD_FILENAMES=path,
+            VKCONV_CACHE_DIR=str(folder / "cache"),
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout == done.stderr == ""

@@ -1,6 +1,8 @@
-"""A node between guards: its first input lies amid other data in one storage, and so does its first output.
+"""A node between guards: its first input lies amid other data in one storage, and so does its first
+output.
 
-What is read out of bounds is then plainly wrong, and what is written there spoils the neighbours, which are checked.
+What is read out of bounds is then plainly wrong, and what is written there spoils the neighbours,
+which are checked.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class Guarded:
 
 
 def run_guarded(case: Case) -> Guarded:
-    """The case's one output, and what its neighbours (one more of its like on each side) hold afterwards."""
+    """The case's one output, and what its neighbours (one more of its like on each side) hold
+    afterwards."""
     x, *rest = case.inputs
     assert x is not None and x.dtype == np.float32
     guard = np.full_like(x, GUARD)

@@ -4,9 +4,12 @@ selection."""
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from tests.harness import Case, check_device, check_reference, random
+import vkconv
+from tests.harness import Case, assert_close, check_device, check_reference, random
 from vkconv.capabilities import DeviceCaps
 from vkconv.errors import InvalidModelError
 from vkconv.ops.conv_geometry import Axis, conv_axes
@@ -158,6 +161,37 @@ def test_device(case: Case) -> None:
 @pytest.mark.parametrize("case", COMPUTED, ids=str)
 def test_weights_that_the_model_computes(case: Case) -> None:
     check_device(case)
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_computed_weights_keep_what_follows(group: int) -> None:
+    """Normalisation, a residual and an activation behind a convolution whose weights are an input:
+    as in the mask heads of CondInst and RTMDet-Ins."""
+    x, weight = random(2, 8, 7, 5), random(8, 8 // group, 3, 3, seed=1)
+    scale, shift, mean, variance = (
+        numpy_helper.from_array(random(8, low=0.5, high=2, seed=i), f"s{i}") for i in range(4)
+    )
+    nodes = [
+        helper.make_node("Mul", ["w", "w"], ["weight"]),
+        helper.make_node("Conv", ["x", "weight"], ["a"], "dynamic", pads=[1] * 4, group=group),
+        helper.make_node("BatchNormalization", ["a", "s0", "s1", "s2", "s3"], ["b"], epsilon=1e-3),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("Conv", ["c", "weight"], ["d"], "second", pads=[1] * 4, group=group),
+        helper.make_node("Add", ["d", "c"], ["e"]),
+        helper.make_node("Sigmoid", ["e"], ["y"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape)
+        for name, array in (("x", x), ("w", weight))
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "heads", inputs, outputs, [scale, shift, mean, variance])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    feeds = {"x": x, "w": weight}
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+    with vkconv.InferenceSession(model, strict=True) as session:
+        (found,) = session.run(None, feeds)
+    assert_close(found, expected, 72)
 
 
 @pytest.mark.parametrize("opset", [9, 11, 22])

@@ -20,7 +20,9 @@ def _gather(
 ) -> Case:
     size = shape[axis]
     indices = random(*picked, low=-size, high=size, dtype=index, seed=1)
-    return Case("GatherElements", (random(*shape, dtype=dtype), indices), {"axis": axis}, 13, **more)
+    return Case(
+        "GatherElements", (random(*shape, dtype=dtype), indices), {"axis": axis}, 13, **more
+    )
 
 
 CASES = [

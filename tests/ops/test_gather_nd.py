@@ -10,7 +10,9 @@ from tests.harness import Case, check_device, check_reference, random
 from tests.ops.guarded import WILD, check_guarded
 
 
-def _tuples(shape: tuple[int, ...], count: tuple[int, ...], depth: int, first: int = 0) -> np.ndarray:
+def _tuples(
+    shape: tuple[int, ...], count: tuple[int, ...], depth: int, first: int = 0
+) -> np.ndarray:
     columns = [
         random(*count, low=-size, high=size, dtype="int64", seed=d)
         for d, size in enumerate(shape[first : first + depth])

@@ -1,5 +1,7 @@
-"""Spatial operators on feature maps amid other channels: x is a channel slice of a wider C4 tensor full of enormous
-numbers, y a part of a concatenation. A read outside x is then plainly wrong, and a write outside y spoils a neighbour.
+"""Spatial operators on feature maps amid other channels.
+
+x is a channel slice of a wider C4 tensor full of enormous numbers, y a part of a concatenation: a
+read outside x is then plainly wrong, and a write outside y spoils a neighbour.
 """
 
 from __future__ import annotations

@@ -11,7 +11,10 @@ from vkconv.ops import non_max_suppression
 
 
 def _boxes(images: int, count: int, center: bool) -> np.ndarray:
-    first, size = random(images, count, 2, low=0, high=8), random(images, count, 2, low=0.5, high=4, seed=1)
+    first, size = (
+        random(images, count, 2, low=0, high=8),
+        random(images, count, 2, low=0.5, high=4, seed=1),
+    )
     if center:
         return np.concatenate([first, size], -1)
     # corners in either order
@@ -86,7 +89,7 @@ def test_nothing_can_be_selected(case: Case) -> None:
 
 
 def test_many_selections_take_several_dispatches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(non_max_suppression, "STEP_OVERLAPS", 100 * 7)
+    monkeypatch.setattr(non_max_suppression, "steps_per_dispatch", lambda count, lanes: 7)
     case = _case(1, 3, 100, 60, 0.7)
     check_device(case)
     with vkconv.InferenceSession(case.model()) as session:
@@ -99,8 +102,8 @@ def test_boxes_and_scores_that_are_no_numbers() -> None:
     case = _case(1, 2, 60, 20, 0.3)
     boxes, scores, *limits = (np.array(x) for x in case.inputs)
     for column, value in enumerate((np.nan, np.inf, -np.inf, 1e30)):
-        boxes[0, column :: 9, column] = value
-        scores[0, :, column :: 11] = value
+        boxes[0, column::9, column] = value
+        scores[0, :, column::11] = value
     boxes[0, 3::10, 2:] = boxes[0, 3::10, :2]  # empty
     for score in ([], [np.array([0.2], np.float32)]):
         given = (boxes, scores, *limits, *score)
@@ -108,7 +111,7 @@ def test_boxes_and_scores_that_are_no_numbers() -> None:
 
 
 def test_too_many_boxes_run_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(non_max_suppression, "MOST_BOXES", 30)
+    monkeypatch.setattr(non_max_suppression, "MOST_DISPATCHES", 0)
     with pytest.warns(RuntimeWarning):
         check_device(_case(1, 2, 50), where="host")
 
@@ -126,3 +129,11 @@ def test_errors() -> None:
     for case, message in bad:
         with pytest.raises(vkconv.InvalidModelError, match=message):
             case.types()
+
+
+@pytest.mark.parametrize("count, lanes", [(7, 8), (1000, 8), (8400, 8), (25200, 8), (25200, 64)])
+def test_loops_of_a_dispatch_are_short_enough_for_every_driver(count: int, lanes: int) -> None:
+    # llvmpipe ends all loops of an invocation after 65535 iterations together
+    turns = -(-count // lanes)
+    steps = non_max_suppression.steps_per_dispatch(count, lanes)
+    assert steps >= 1 and turns + steps * (turns + lanes + 2) <= 65535

@@ -15,7 +15,11 @@ def _nonzero(shape: tuple[int, ...], dtype: str = "float32", share: float = 0.3)
 
 
 def _compress(
-    shape: tuple[int, ...], length: int, axis: int | None = 0, dtype: str = "float32", **more: object
+    shape: tuple[int, ...],
+    length: int,
+    axis: int | None = 0,
+    dtype: str = "float32",
+    **more: object,
 ) -> Case:
     inputs = (random(*shape, dtype=dtype), random(length, dtype="bool", seed=1))
     attributes = {} if axis is None else {"axis": axis}
@@ -82,7 +86,9 @@ def test_nothing_in_it(shape: tuple[int, ...]) -> None:
 def test_a_longer_condition_counts_as_far_as_the_axis() -> None:
     x, condition = random(3, 5), np.array([0, 1, 0, 1, 1, 1, 1], bool)
     for constant in ((), (1,)):
-        case = Case("Compress", (x, condition), {"axis": 0}, 11, constant, output_dtypes=("float32",))
+        case = Case(
+            "Compress", (x, condition), {"axis": 0}, 11, constant, output_dtypes=("float32",)
+        )
         assert np.array_equal(case.expected()[0], x[1:2])
         check_device(case)
 

@@ -10,7 +10,11 @@ from tests.harness import Case, check_device, check_reference, random
 
 
 def _case(
-    shape: tuple[int, ...], batch_axis: int, lengths: list[int], dtype: str = "float32", **more: object
+    shape: tuple[int, ...],
+    batch_axis: int,
+    lengths: list[int],
+    dtype: str = "float32",
+    **more: object,
 ) -> Case:
     attributes = {"batch_axis": batch_axis, "time_axis": 1 - batch_axis}
     inputs = (random(*shape, dtype=dtype), np.array(lengths, np.int64))

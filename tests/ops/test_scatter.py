@@ -126,7 +126,9 @@ def test_computed_indices_outside_are_clamped(reduction: str) -> None:
     elements = (random(7, 5), indices, random(10, 4, seed=2))
     check_guarded(Case("ScatterElements", elements, {"axis": 0, **attributes}, 18))
     tuples = np.stack([WILD, WILD[::-1]], -1)
-    check_guarded(Case("ScatterND", (random(7, 5, 3), tuples, random(10, 3, seed=2)), attributes, 18))
+    check_guarded(
+        Case("ScatterND", (random(7, 5, 3), tuples, random(10, 3, seed=2)), attributes, 18)
+    )
 
 
 @pytest.mark.parametrize("reduction", ["max", "min"])

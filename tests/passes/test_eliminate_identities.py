@@ -150,3 +150,16 @@ def test_other_domains_are_left_alone() -> None:
     graph = read_model(proto)
     eliminate_identities(graph)
     assert len(graph.nodes) == 1
+
+
+def test_infinite_in_a_wider_type() -> None:
+    nodes = [node("Cast", "x", "a", to=TensorProto.DOUBLE), node("IsInf", "a", "y"),
+             node("Cast", "x", "b", to=TensorProto.DOUBLE), node("IsNaN", "b", "z")]  # fmt: skip
+    proto = model(nodes, X, {"y": ("bool", None), "z": ("bool", None)})
+    check(proto, ["IsInf", "IsNaN"], PASS)
+
+
+def test_infinite_in_a_narrower_type_is_asked_there() -> None:
+    nodes = [node("Cast", "x", "a", to=TensorProto.FLOAT16), node("IsInf", "a", "y")]
+    proto = model(nodes, X, {"y": ("bool", None)})
+    assert operators(rewritten(proto, PASS)) == ["Cast", "IsInf"]

@@ -6,7 +6,7 @@ import onnx
 
 from vkconv import passes
 from vkconv.capabilities import DeviceCaps
-from vkconv.dispatch import Dispatch, Plan, Storage
+from vkconv.dispatch import Dispatch, Plan, Step, Storage, View
 from vkconv.ir import Graph
 from vkconv.onnx_reader import read_model
 from vkconv.plan import ConstantStore, make_plan
@@ -45,8 +45,20 @@ def kernels(plan: Plan) -> list[str]:
     return [d.kernel for d in plan.dispatches]
 
 
-def written(dispatch: Dispatch) -> list[Storage]:
-    return [b.storage for b in dispatch.buffers.values() if b.writes]
+def reads(step: Step) -> list[Storage]:
+    """Arena storages that a step needs filled. A kernel that can merge into its output is declared
+    to read it, which does not count."""
+    if isinstance(step, Dispatch):
+        found = [b.storage for b in step.buffers.values() if b.reads and not b.writes]
+    else:
+        found = [x.storage for x in step.inputs if isinstance(x, View)]
+    return [s for s in found if not s.is_constant]
+
+
+def writes(step: Step) -> list[Storage]:
+    if isinstance(step, Dispatch):
+        return [b.storage for b in step.buffers.values() if b.writes]
+    return [x.storage for x in step.outputs if isinstance(x, View)]
 
 
 def overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.plan.planning import CPU, kernels, lowered, planned, written
+from tests.plan.planning import CPU, kernels, lowered, planned, reads, writes
 from tests.random_graphs import random_model
 from tests.small_models import floats, model, node
 from vkconv.capabilities import DeviceCaps
-from vkconv.dispatch import Dispatch, HostSlot, HostStep, View
+from vkconv.dispatch import HostSlot, HostStep, View
 from vkconv.errors import BuildError, InvalidModelError
 from vkconv.plan import ConstantStore, make_plan
 from vkconv.plan.views import ViewAssignment
@@ -35,9 +35,8 @@ def test_inputs_and_outputs_keep_their_memory() -> None:
         made = planned(random_model(seed))
         touched: dict[int, set[int]] = {}
         for index, step in enumerate(made.steps):
-            assert isinstance(step, Dispatch)
-            for bound in step.buffers.values():
-                touched.setdefault(id(bound.storage), set()).add(index)
+            for storage in (*reads(step), *writes(step)):
+                touched.setdefault(id(storage), set()).add(index)
         final = [p.place.storage for p in made.outputs if isinstance(p.place, View)]
         for storage in final:
             last = max(touched.get(id(storage), {-1}))
@@ -52,12 +51,9 @@ def test_everything_read_has_been_written() -> None:
     for seed in range(25):
         made = planned(random_model(seed))
         known = {id(p.place.storage) for p in made.inputs if isinstance(p.place, View)}
-        for one in made.dispatches:
-            for bound in one.buffers.values():
-                # a kernel that can merge into its output is declared to read it
-                reads = bound.reads and not bound.writes and not bound.storage.is_constant
-                assert not reads or id(bound.storage) in known
-            known |= {id(s) for s in written(one)}
+        for step in made.steps:
+            assert {id(s) for s in reads(step)} <= known
+            known |= {id(s) for s in writes(step)}
 
 
 def test_host_only_plans_hold_no_views() -> None:

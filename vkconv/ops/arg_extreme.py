@@ -18,7 +18,8 @@ from vkconv.ops.rows import rows_along, too_long
 
 @dataclass(eq=False)
 class _ArgExtreme(Operator):
-    """What the two have in common: of equal elements the first counts, or the last; a NaN comes before all others."""
+    """What the two have in common: of equal elements the first counts, or the last; a NaN comes
+    before all others."""
 
     axis: int = 0
     keepdims: int = 1
@@ -58,7 +59,13 @@ class _ArgExtreme(Operator):
         split = prod(x.shape[:axis]), x.shape[axis], prod(x.shape[axis + 1 :])
         last = bool(self.select_last_index)
         return arg_extreme(
-            ctx, ctx.operand(x, "linear"), y, split, smallest=self.smallest, last=last, nan_first=True
+            ctx,
+            ctx.operand(x, "linear"),
+            y,
+            split,
+            smallest=self.smallest,
+            last=last,
+            nan_first=True,
         )
 
 
@@ -72,7 +79,7 @@ def arg_extreme(
     last: bool = False,
     nan_first: bool,
 ) -> list[Dispatch]:
-    """y[o, c] = where x[o, :, c] is extreme; ``split`` is (outer, axis, inner)."""
+    """Dispatches of y[o, c] = where x[o, :, c] is extreme; ``split`` is (outer, axis, inner)."""
     outer, length, inner = split
     if not outer * inner:
         return []

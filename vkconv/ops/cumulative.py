@@ -26,7 +26,8 @@ from vkconv.ops.rows import rows_along, too_long
 
 @dataclass(eq=False)
 class _Cumulative(Operator):
-    """What the two have in common: ``exclusive`` leaves an element's own number out, ``reverse`` begins at the end."""
+    """What the two have in common: ``exclusive`` leaves an element's own number out, ``reverse``
+    begins at the end."""
 
     exclusive: int = 0
     reverse: int = 0
@@ -85,7 +86,7 @@ def cumulate(
     exclusive: bool = False,
     reverse: bool = False,
 ) -> list[Dispatch]:
-    """y = running totals of x along the middle of (outer, axis, inner)."""
+    """Dispatches of y = running totals of x along the middle of (outer, axis, inner)."""
     if not prod(split):
         return []
     rows = rows_along(ctx.caps, *split)

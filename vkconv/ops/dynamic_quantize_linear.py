@@ -18,7 +18,10 @@ from vkconv.ops.reduction_kernels import Combine, Reduction, lower_reduction, me
 
 @operator("DynamicQuantizeLinear", since=(11,))
 class DynamicQuantizeLinear(Operator):
-    """scale = (max(x, 0) - min(x, 0)) / 255, zero_point = round(-min(x, 0) / scale), y = x quantised by them."""
+    """scale = (max(x, 0) - min(x, 0)) / 255, zero_point = round(-min(x, 0) / scale), y = x quantised by them.
+
+    Where x is zero everywhere the scale is 1.
+    """
 
     device_dtypes: ClassVar[frozenset[str]] = frozenset({"float32"})
     result_dtypes: ClassVar[frozenset[str]] = frozenset({"uint8"})
@@ -30,8 +33,8 @@ class DynamicQuantizeLinear(Operator):
 
     def reference(self, x: Array) -> tuple[Array, ...]:
         least, most = np.float32(min(x.min(), 0)), np.float32(max(x.max(), 0))
-        size = np.float32(1) if most == least else np.float32(most - least)
-        scale = np.float32(size / np.float32(255))
+        size = np.float32(most - least)
+        scale = np.float32(1) if most == least else np.float32(size / np.float32(255))
         zero = np.rint(np.clip(-np.float32(least / scale), 0, 255))
         y = np.clip(np.rint(x / scale) + zero, 0, 255).astype(np.uint8)
         return (y, np.asarray(scale), np.asarray(zero, np.uint8))[: self.output_count]

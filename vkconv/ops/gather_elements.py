@@ -37,14 +37,16 @@ class GatherElements(Operator):
 
     def reference(self, x: Array, indices: Array) -> Array:
         axis = normalise_axis(self.axis, x.ndim)
-        places = list(np.indices(indices.shape, sparse=True))
+        places: list[Array] = list(np.indices(indices.shape, sparse=True))
         places[axis] = wrap(indices, x.shape[axis])
         return x[tuple(places)]
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         x, indices = inputs
         assert x is not None and indices is not None
-        return too_many_strides(strided_dims(indices.dims, x.dims, normalise_axis(self.axis, len(x.dims))))
+        return too_many_strides(
+            strided_dims(indices.dims, x.dims, normalise_axis(self.axis, len(x.dims)))
+        )
 
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
@@ -56,7 +58,8 @@ class GatherElements(Operator):
 
 
 def gather_elements(ctx: Lowering, x: View, indices: View, y: View, axis: int) -> list[Dispatch]:
-    """y = x at ``indices`` along ``axis``; all linear, y and the indices of one shape."""
+    """Dispatches of y = x at ``indices`` along ``axis``; all linear, y and the indices of one
+    shape."""
     if not y.span:
         return []
     dims = strided_dims(y.shape, x.shape, axis)
@@ -98,4 +101,6 @@ def require_smaller(x: Sequence[int], indices: Sequence[int], axis: int) -> None
         d == axis or mine <= whole for d, (whole, mine) in enumerate(zip(x, indices, strict=True))
     )
     if not fits:
-        raise InvalidModelError(f"indices of shape {tuple(indices)} do not fit data of shape {tuple(x)}")
+        raise InvalidModelError(
+            f"indices of shape {tuple(indices)} do not fit data of shape {tuple(x)}"
+        )

@@ -24,7 +24,8 @@ SHORT_SLICE = 16
 
 @operator("GatherND", since=(11, 12, 13))
 class GatherND(Operator):
-    """y[b, t, ...] = x[b, i0, i1, ..., ...] with (i0, i1, ...) = indices[b, t], for ``batch_dims`` axes b."""
+    """y[b, t, ...] = x[b, i0, i1, ..., ...] with (i0, i1, ...) = indices[b, t], for ``batch_dims``
+    axes b."""
 
     batch_dims: int = 0
     device_dtypes: ClassVar[frozenset[str]] = DEVICE_DTYPES
@@ -32,7 +33,9 @@ class GatherND(Operator):
     def infer(self, x: Value, indices: Value) -> TensorType:
         b = self.batch_dims
         if not 0 <= b < max(min(len(x.dims), len(indices.dims)), 1):
-            raise InvalidModelError(f"batch_dims is {b} for ranks {len(x.dims)} and {len(indices.dims)}")
+            raise InvalidModelError(
+                f"batch_dims is {b} for ranks {len(x.dims)} and {len(indices.dims)}"
+            )
         if x.dims[:b] != indices.dims[:b]:
             raise InvalidModelError(f"batches of shapes {x.dims[:b]} and {indices.dims[:b]}")
         require_tuples(indices, x.dims, b)
@@ -85,7 +88,8 @@ class GatherND(Operator):
 
 
 def require_tuples(indices: Value, shape: Sequence[int], batch_dims: int = 0) -> None:
-    """Raises InvalidModelError unless each last row of ``indices`` is a tuple that fits the axes after the batch."""
+    """Raises InvalidModelError unless each last row of ``indices`` is a tuple that fits the axes
+    after the batch."""
     depth = indices.dims[-1] if indices.dims else 0
     axes = shape[batch_dims : batch_dims + depth]
     if not 0 < depth <= len(axes):

@@ -66,7 +66,7 @@ class IntegerConvolution(Operator):
                 slice(k * a.dilation, k * a.dilation + (a.out - 1) * a.stride + 1, a.stride)
                 for a, k in zip(axes, tap, strict=True)
             )
-            part: Array = grouped[(..., *window)].reshape(n, self.group, channels // self.group, -1)
+            part: Array = grouped[(..., *window)].reshape(n, self.group, channels // self.group, prod(spatial))
             index: tuple[Any, ...] = (..., *tap)
             matrix: Array = kernels[index]
             total += matrix @ part

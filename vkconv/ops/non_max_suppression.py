@@ -29,8 +29,6 @@ from vkconv.ops.rows import full_grid
 
 #: more dispatches than that are not worth recording
 MOST_DISPATCHES = 512
-import os
-LANES = int(os.environ.get('LANES','8'))
 #: workgroups along one axis that every device has: one for each class of each image
 MOST_ROWS = 65535
 #: bound on the elements of lists that int offsets reach
@@ -46,12 +44,14 @@ class _Limits:
 
 @operator("NonMaxSuppression", since=(10, 11))
 class NonMaxSuppression(Operator):
-    """y = (image, class, box) of every selected box: classes in order, in each the best score first.
+    """y = (image, class, box) of every selected box: classes in order, in each the best score
+    first.
 
-    A box is selected, best scores and lower indices first, when its score is above ``score_threshold`` (any score but
-    NaN without one), and intersection / union with each box selected before is not above ``iou_threshold``; at most
-    ``max_output_boxes_per_class`` of a class are. boxes (images, boxes, 4) hold two opposite corners, or with
-    ``center_point_box`` middle, width and height; scores are (images, classes, boxes).
+    A box is selected, best scores and lower indices first, when its score is above
+    ``score_threshold`` (any score but NaN without one), and intersection / union with each box
+    selected before is not above ``iou_threshold``; at most ``max_output_boxes_per_class`` of a
+    class are. boxes (images, boxes, 4) hold two opposite corners, or with ``center_point_box``
+    middle, width and height; scores are (images, classes, boxes).
     """
 
     center_point_box: int = 0
@@ -68,7 +68,9 @@ class NonMaxSuppression(Operator):
     ) -> TensorType:
         fits = len(boxes.dims) == len(scores.dims) == 3 and boxes.dims[2] == 4
         if not fits or (boxes.dims[0], boxes.dims[1]) != (scores.dims[0], scores.dims[2]):
-            raise InvalidModelError(f"boxes of shape {boxes.dims} do not fit scores of {scores.dims}")
+            raise InvalidModelError(
+                f"boxes of shape {boxes.dims} do not fit scores of {scores.dims}"
+            )
         for value in (most, iou, score):
             if value is not None and value.array is None:
                 raise UnknownShapeError(f"the input '{value.name}' is computed by the model", value)
@@ -91,7 +93,8 @@ class NonMaxSuppression(Operator):
         return np.array(rows, np.int64).reshape(-1, 3)
 
     def _corners(self, boxes: Array) -> Array:
-        """Lower corner, upper corner, in the dtype of the boxes, as the thresholds decide by its last digits."""
+        """Lower corner, upper corner, in the dtype of the boxes, as the thresholds decide by its
+        last digits."""
         first, second = boxes[..., :2], boxes[..., 2:]
         if self.center_point_box:
             half = second / second.dtype.type(2)
@@ -124,7 +127,7 @@ class NonMaxSuppression(Operator):
         limits = _limits(*(None if t is None else t.array for t in rest))
         images, classes, count = scores.shape
         rows, most = images * classes, min(limits.most, count)
-        lanes = lanes_for(ctx.caps, count)
+        lanes = lanes_for(ctx.caps)
         list_room = ceil_div(count, lanes) * lanes
         row_size = 2 + lanes + most + list_room
         work = replace(ctx.scratch(rows * row_size, "lists"), dtype="int32")
@@ -175,18 +178,21 @@ class NonMaxSuppression(Operator):
         return dispatches
 
 
-def lanes_for(caps: DeviceCaps, count: int) -> int:
-    """Lanes that share the boxes of a class."""
-    return LANES if caps.kind == "cpu" else 64
+def lanes_for(caps: DeviceCaps) -> int:
+    """Lanes that share the boxes of a class: on CPU drivers one vector's, since barriers cost."""
+    return 8 if caps.kind == "cpu" else 64
 
 
 def steps_per_dispatch(count: int, lanes: int) -> int:
-    """Boxes that one dispatch may select of ``count``: its invocations' loops are limited in length."""
+    """Boxes that one dispatch may select of ``count``: its invocations' loops are limited in
+    length."""
     turns = ceil_div(count, lanes)
     return max(1, (MOST_ITERATIONS - turns) // (turns + lanes + 2))
 
 
-def _limits(most: Array | None = None, iou: Array | None = None, score: Array | None = None) -> _Limits:
+def _limits(
+    most: Array | None = None, iou: Array | None = None, score: Array | None = None
+) -> _Limits:
     """The inputs after the scores. Raises InvalidModelError on a threshold that is no share."""
 
     def number(array: Array | None) -> float | None:
@@ -203,7 +209,8 @@ def _limits(most: Array | None = None, iou: Array | None = None, score: Array | 
 
 
 def _select(corners: Array, scores: Array, limits: _Limits) -> list[int]:
-    """Indices of the boxes selected for one class. Comparisons are made in float32, as on the device."""
+    """Indices of the boxes selected for one class. Comparisons are made in float32, as on the
+    device."""
     with np.errstate(all="ignore"):
         keep = ~np.isnan(scores) if limits.score is None else scores > np.float32(limits.score)
     left = np.nonzero(keep)[0]

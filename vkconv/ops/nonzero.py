@@ -70,7 +70,8 @@ class NonZero(Operator):
 
 
 def nonzero(ctx: Lowering, x: View, y: View, found: View) -> list[Dispatch]:
-    """y (rank of x, room) = coordinates of what is not zero in x; found = how many there are."""
+    """Dispatches of y (rank of x, room) = coordinates of what is not zero in x; found = how many
+    there are."""
     # about as many pieces as elements in each: then no pass is much longer than the others
     piece = min(max(16, int(x.span**0.5)), 1024)
     pieces = ceil_div(x.span, piece)
@@ -95,8 +96,8 @@ def nonzero(ctx: Lowering, x: View, y: View, found: View) -> list[Dispatch]:
 
 @operator("Compress", since=(9, 11, 28))
 class Compress(Operator):
-    """y = the slices of x along ``axis`` (without one the elements of x, flattened) where the condition holds; it may
-    be shorter than the axis."""
+    """y = the slices of x along ``axis`` (without one the elements of x, flattened) where the
+    condition holds; it may be shorter than the axis."""
 
     axis: int | None = None
     device_dtypes: ClassVar[frozenset[str]] = DEVICE_DTYPES
@@ -158,4 +159,3 @@ class Compress(Operator):
             # beyond the count the indices are whatever lies there; the kernel clamps them
             *pick_slices(ctx, source, replace(picked, shape=(room,)), y, axis),
         ]
-

@@ -25,7 +25,8 @@ from vkconv.ops.grids import spread
 
 @operator("OneHot", since=(9, 11, 28))
 class OneHot(Operator):
-    """y = values[1] where the coordinate along the new ``axis`` of size ``depth`` is the index, else values[0].
+    """y = values[1] where the coordinate along the new ``axis`` of size ``depth`` is the index,
+    else values[0].
 
     Negative indices count from depth; one outside [-depth, depth) turns nothing on.
     """
@@ -48,7 +49,8 @@ class OneHot(Operator):
         with np.errstate(invalid="ignore"):
             whole = np.expand_dims(indices.astype(np.int64), axis)
         places = np.arange(size).reshape(-1, *[1] * (indices.ndim - axis))
-        return np.where(np.where(whole < 0, whole + size, whole) == places, values[1], values[0])
+        on = np.where(whole < 0, whole + size, whole) == places
+        return np.asarray(np.where(on, values[1], values[0]))
 
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]

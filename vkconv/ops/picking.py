@@ -10,7 +10,8 @@ from vkconv.ops.grids import spread
 
 
 def pick_slices(ctx: Lowering, x: View, indices: View, y: View, axis: int) -> list[Dispatch]:
-    """y = the slices of x along ``axis`` that the first indices name, as many as y has room for; all linear."""
+    """Dispatches of y = the slices of x along ``axis`` that the first indices name, as many as y
+    has room for; all linear."""
     outer, count, inner = prod(y.shape[:axis]), y.shape[axis], prod(y.shape[axis + 1 :])
     if not outer * count * inner:
         return []

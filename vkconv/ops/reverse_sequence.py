@@ -17,7 +17,8 @@ from vkconv.ops.grids import spread
 
 @operator("ReverseSequence", since=(10, 28))
 class ReverseSequence(Operator):
-    """y[t, b] = x[lengths[b] - 1 - t, b] for t < lengths[b], else x[t, b]; the two axes are 0 and 1 in either order.
+    """y[t, b] = x[lengths[b] - 1 - t, b] for t < lengths[b], else x[t, b]; the two axes are 0 and 1
+    in either order.
 
     Computed lengths beyond the time axis are clamped to it.
     """
@@ -29,7 +30,8 @@ class ReverseSequence(Operator):
     def infer(self, x: Value, lengths: Value) -> TensorType:
         if {self.batch_axis, self.time_axis} != {0, 1} or len(x.dims) < 2:
             raise InvalidModelError(
-                f"batch_axis {self.batch_axis} and time_axis {self.time_axis} are not 0 and 1 of {x.known_type}"
+                f"batch_axis {self.batch_axis} and time_axis {self.time_axis} are not 0 and 1 of "
+                f"{x.known_type}"
             )
         times, batches = x.dims[self.time_axis], x.dims[self.batch_axis]
         if lengths.dims != (batches,):

@@ -1,4 +1,5 @@
-"""Kernels that work along an axis: where its rows lie, and whether the lanes of a workgroup share one."""
+"""Kernels that work along an axis: where its rows lie, and whether the lanes of a workgroup share
+one."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ PASSES = 2
 class Rows:
     """Element i of row (o, c) lies at o * outer_stride + c * row_stride + i * step.
 
-    Lanes share dense rows, and few long ones; else each lane has a row of its own, beside its neighbours' where that
-    is possible.
+    Lanes share dense rows, and few long ones; else each lane has a row of its own, beside its
+    neighbours' where that is possible.
     """
 
     outer: int
@@ -46,15 +47,18 @@ class Rows:
         return "shared_row" if self.shared else "own_row"
 
     def grid(self, caps: DeviceCaps) -> Grid:
-        """A workgroup for every row that is shared, a lane for every other. Not fewer on CPU drivers, as for kernels
-        with less to do: the iterations of an invocation are limited."""
+        """A workgroup for every row that is shared, a lane for every other. Not fewer on CPU
+        drivers, as for kernels with less to do: the iterations of an invocation are limited."""
         size = lanes_per_row(caps, self.length) if self.shared else lanes(caps, self.rows)
-        return full_grid(caps, self.rows if self.shared else ceil_div(self.rows, size), self.outer, size)
+        return full_grid(
+            caps, self.rows if self.shared else ceil_div(self.rows, size), self.outer, size
+        )
 
 
 def rows_along(caps: DeviceCaps, outer: int, length: int, inner: int) -> Rows:
     """The rows of a dense tensor seen as (outer, length, inner)."""
-    # lanes beside each other read dense rows slowly on a GPU; a CPU driver doesn't care, and its barriers cost
+    # lanes beside each other read dense rows slowly on a GPU; a CPU driver doesn't care, and its
+    # barriers cost
     dense = inner == 1 and not (caps.kind == "cpu" and outer >= MANY_ROWS)
     shared = length >= SHARED_LENGTH and (dense or outer * inner < FEW_ROWS or length > CHUNK)
     if inner == 1:

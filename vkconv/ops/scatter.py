@@ -1,4 +1,5 @@
-"""ScatterElements, Scatter and ScatterND: a copy of a tensor with some of it replaced, or combined with updates."""
+"""ScatterElements, Scatter and ScatterND: a copy of a tensor with some of it replaced, or combined
+with updates."""
 
 from __future__ import annotations
 
@@ -47,8 +48,8 @@ from vkconv.ops.scatter_kernels import (
 
 @dataclass(eq=False)
 class _Scattering(Operator):
-    """What the three have in common. Several updates of one place: without a reduction the last stays, with one all
-    are combined, in their order."""
+    """What the three have in common. Several updates of one place: without a reduction the last
+    stays, with one all are combined, in their order."""
 
     device_dtypes: ClassVar[frozenset[str]] = DEVICE_DTYPES
     reduction: str = "none"
@@ -64,7 +65,9 @@ class _Scattering(Operator):
             return x.copy()
         targets = self._targets(x.shape, indices.shape)
         y = x.reshape(targets.count, -1).copy()
-        apply_updates(y, targets.places(indices), updates.reshape(targets.updates, -1), self._reduction())
+        apply_updates(
+            y, targets.places(indices), updates.reshape(targets.updates, -1), self._reduction()
+        )
         return y.reshape(x.shape)
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
@@ -105,7 +108,8 @@ class _ScatteringElements(_Scattering):
         require_indices(indices, x.dims[axis], axis)
         if updates.dims != indices.dims or updates.dtype != x.dtype:
             raise InvalidModelError(
-                f"updates {updates.known_type} do not fit indices {indices.known_type} and data {x.known_type}"
+                f"updates {updates.known_type} do not fit indices {indices.known_type} and data "
+                f"{x.known_type}"
             )
         return x.known_type
 
@@ -117,9 +121,11 @@ class _ScatteringElements(_Scattering):
         strides = row_major(x)
 
         def places(array: Array) -> Array:
-            coordinates = list(np.indices(array.shape, sparse=True))
+            coordinates: list[Array] = list(np.indices(array.shape, sparse=True))
             coordinates[axis] = wrap(array, x[axis])
-            found = sum((c * s for c, s in zip(coordinates, strides, strict=True)), np.zeros((), np.int64))
+            found = sum(
+                (c * s for c, s in zip(coordinates, strides, strict=True)), np.zeros((), np.int64)
+            )
             return np.broadcast_to(found, array.shape).reshape(-1)
 
         return Targets(
@@ -137,13 +143,15 @@ class _ScatteringElements(_Scattering):
         )
 
     def _too_many_dimensions(self, x: Value, indices: Value) -> str | None:
-        return too_many_strides(strided_dims(indices.dims, x.dims, normalise_axis(self.axis, len(x.dims))))
+        return too_many_strides(
+            strided_dims(indices.dims, x.dims, normalise_axis(self.axis, len(x.dims)))
+        )
 
 
 @operator("ScatterElements", since=(11, 13, 16, 18))
 class ScatterElements(_ScatteringElements):
-    """y = x, but y[i0, indices[i0, i1, ...], ...] = updates[i0, i1, ...], the index in place of that of ``axis``; or
-    with a reduction what was there combined with the update."""
+    """y = x, but y[i0, indices[i0, i1, ...], ...] = updates[i0, i1, ...], the index in place of
+    that of ``axis``; or with a reduction what was there combined with the update."""
 
 
 @operator("Scatter", since=(9, 11))
@@ -153,15 +161,18 @@ class Scatter(_ScatteringElements):
 
 @operator("ScatterND", since=(11, 13, 16, 18))
 class ScatterND(_Scattering):
-    """y = x, but y[i0, i1, ...] = updates[t] with (i0, i1, ...) = indices[t]: elements, or slices where the tuples
-    have fewer indices than x axes; or with a reduction what was there combined with the update."""
+    """y = x, but y[i0, i1, ...] = updates[t] with (i0, i1, ...) = indices[t]: elements, or slices
+    where the tuples have fewer indices than x axes; or with a reduction what was there combined
+    with the update."""
 
     def infer(self, x: Value, indices: Value, updates: Value) -> TensorType:
         self._reduction()
         require_tuples(indices, x.dims)
         wanted = (*indices.dims[:-1], *x.dims[indices.dims[-1] :])
         if updates.dims != wanted or updates.dtype != x.dtype:
-            raise InvalidModelError(f"updates are {updates.known_type}, not {TensorType(x.dtype, wanted)}")
+            raise InvalidModelError(
+                f"updates are {updates.known_type}, not {TensorType(x.dtype, wanted)}"
+            )
         return x.known_type
 
     def _targets(self, x: Sequence[int], indices: Sequence[int]) -> Targets:

@@ -1,9 +1,10 @@
 """Scatters on the device: every element of the result looks up which update goes to it.
 
-So results never depend on which update happens to come first. Without a reduction the table *last* holds each target's
-last update. With one the updates are sorted by target and those of a target combined side by side, in their order and
-in as many steps as the logarithm of their number; *last* is where the result then lies. From constant indices table and
-order are made when the model is planned.
+So results never depend on which update happens to come first. Without a reduction the table *last*
+holds each target's last update. With one the updates are sorted by target and those of a target
+combined side by side, in their order and in as many steps as the logarithm of their number; *last*
+is where the result then lies. From constant indices table and order are made when the model is
+planned.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Reduction(IntEnum):
     MIN = 4
 
 
-#: how numpy combines updates with what is there; the last of equal places stays with a plain assignment
+#: how numpy combines updates with what is there; the last of equal places stays with a plain
+#: assignment
 COMBINE: dict[Reduction, np.ufunc] = {
     Reduction.ADD: np.add,
     Reduction.MUL: np.multiply,
@@ -62,8 +64,8 @@ def apply_updates(y: Array, places: Array, updates: Array, reduction: Reduction)
 
 @dataclass(frozen=True)
 class Targets:
-    """Where updates go: ``push`` and ``spec`` for scatter_targets.comp in variant ``index``; ``places`` is the same of
-    constant indices, in numpy."""
+    """Where updates go: ``push`` and ``spec`` for scatter_targets.comp in variant ``index``;
+    ``places`` is the same of constant indices, in numpy."""
 
     index: str
     count: int
@@ -75,8 +77,8 @@ class Targets:
 
 @dataclass(frozen=True)
 class _Sorted:
-    """Updates in the order of their targets: keys that tell these apart, the update at each place, and at most how
-    many go to one target."""
+    """Updates in the order of their targets: keys that tell these apart, the update at each place,
+    and at most how many go to one target."""
 
     keys: View
     order: View
@@ -92,7 +94,8 @@ def scatter(
     targets: Targets,
     reduction: Reduction,
 ) -> list[Dispatch]:
-    """y = x with the updates; all linear, y has ``targets.count`` rows that are updated as a whole."""
+    """Dispatches of y = x with the updates; all linear, y has ``targets.count`` rows that are
+    updated as a whole."""
     if not y.span:
         return []
     inner = y.span // targets.count
@@ -134,7 +137,9 @@ def _constant_last(
     assert array is not None
     tag = f"scatter {targets.index} {targets.count} {targets.push}"
     if reduction == Reduction.NONE or not targets.updates:
-        last = ctx.prepack(array, f"{tag} last", lambda: last_of(targets.places(array), targets.count))
+        last = ctx.prepack(
+            array, f"{tag} last", lambda: last_of(targets.places(array), targets.count)
+        )
         return [], last, None
     places = targets.places(array)
     order = np.argsort(places, kind="stable")
@@ -172,7 +177,9 @@ def _computed_last(
     keys = replace(pairs, shape=(updates,), dtype="int32")
     order = replace(keys, offset=updates)
     push = {"updates": updates}
-    marking = ctx.dispatch("scatter_last", {"keys": keys, "last": last}, push, grid.spec, grid.count)
+    marking = ctx.dispatch(
+        "scatter_last", {"keys": keys, "last": last}, push, grid.spec, grid.count
+    )
     return [*result, *sorting, marking], last, _Sorted(keys, order, updates)
 
 
@@ -182,13 +189,17 @@ def _combined(
     """The updates in order, each combined with all before it that go to the same target."""
     count = ordered.order.span
     shape = (count, inner)
-    values = replace(ctx.scratch(count * inner, "ordered updates"), shape=shape, dtype=updates.dtype)
+    values = replace(
+        ctx.scratch(count * inner, "ordered updates"), shape=shape, dtype=updates.dtype
+    )
     source = replace(updates, shape=shape)
     result = pick_slices(ctx, source, ordered.order, values, 0)
     grid = spread(ctx.caps, count * inner)
     distance = 1
     while distance < ordered.most:
-        combined = replace(ctx.scratch(count * inner, "combined updates"), shape=shape, dtype=updates.dtype)
+        combined = replace(
+            ctx.scratch(count * inner, "combined updates"), shape=shape, dtype=updates.dtype
+        )
         result.append(
             ctx.dispatch(
                 "scatter_combine",

@@ -1,7 +1,8 @@
 """The best few elements of long rows picked on the device, without sorting the rest.
 
-A radix select: the key of the last element that is taken is settled digit by digit from counts of the keys' digits
-(Alabi et al., "Fast K-selection Algorithms for Graphics Processing Units", 2012). What is taken keeps its order.
+A radix select: the key of the last element that is taken is settled digit by digit from counts of
+the keys' digits (Alabi et al., "Fast K-selection Algorithms for Graphics Processing Units", 2012).
+What is taken keeps its order.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from vkconv.dispatch import Dispatch, View
 from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.rows import full_grid
 
-#: rows from this length on, of which at most this share is kept: sorting them whole would take longer
+#: rows from this length on, of which at most this share is kept: sorting them whole would take
+#: longer
 LONG_ROW = 1024
 MOST_KEPT = 1 / 2
 #: elements that one workgroup goes through at least, and the most workgroups that share a row
@@ -29,8 +31,8 @@ def worth_selecting(length: int, kept: int) -> bool:
 def select_rows(
     ctx: Lowering, x: View, rows: int, length: int, inner: int, kept: int, *, ascending: bool
 ) -> tuple[list[Dispatch], View]:
-    """Dispatches, and the best ``kept`` of each row in the order they have there: indices (rows, kept), then elements
-    (rows, kept). Rows and order are those of ``sort_rows``."""
+    """Dispatches, and the best ``kept`` of each row in the order they have there: indices (rows,
+    kept), then elements (rows, kept). Rows and order are those of ``sort_rows``."""
     chunk = max(CHUNK, ceil_div(length, MOST_CHUNKS))
     chunks = ceil_div(length, chunk)
     lanes = 16 if ctx.caps.kind == "cpu" else 64

@@ -1,6 +1,7 @@
 """Rows of a tensor sorted on the device: small pieces first, which are then merged two and two.
 
-Of a row only the best ``kept`` are carried along, so that finding a few of many costs little more than reading them.
+Of a row only the best ``kept`` are carried along, so that finding a few of many costs little more
+than reading them.
 """
 
 from __future__ import annotations
@@ -10,23 +11,25 @@ from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.grids import lanes, spread
 from vkconv.ops.rows import full_grid
 
-#: elements in all that the kernels sort: beyond, their loops would have too many iterations (see reduction_kernels)
+#: elements in all that the kernels sort: beyond, their loops would have too many iterations (see
+#: reduction_kernels)
 MOST_ELEMENTS = 1 << 24
 
 
 def tile_size(ctx: Lowering) -> int:
-    """Elements of a piece: sorting it takes as many comparisons for each of them, fewer passes follow."""
-    import os
-    return int(os.environ.get("TILE", 64)) if ctx.caps.kind == "cpu" else 256
+    """Elements of a piece: sorting it takes as many comparisons for each of them, fewer passes
+    follow."""
+    return 64 if ctx.caps.kind == "cpu" else 256
 
 
 def sort_rows(
     ctx: Lowering, x: View, rows: int, length: int, inner: int, kept: int, *, ascending: bool
 ) -> tuple[list[Dispatch], View]:
-    """Dispatches, and the best ``kept`` of each row in order: keys (rows, kept), then indices (rows, kept).
+    """Dispatches, and the best ``kept`` of each row in order: keys (rows, kept), then indices
+    (rows, kept).
 
-    Element i of row (o, c) is x[o, i, c], ``inner`` the size of c. Larger elements come first, or with ``ascending``
-    smaller ones, and of equal ones the first; NaN counts as the largest.
+    Element i of row (o, c) is x[o, i, c], ``inner`` the size of c. Larger elements come first, or
+    with ``ascending`` smaller ones, and of equal ones the first; NaN counts as the largest.
     """
     tile = tile_size(ctx)
     width = lanes(ctx.caps, min(tile, length))

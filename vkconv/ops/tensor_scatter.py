@@ -17,8 +17,9 @@ from vkconv.ops.grids import spread
 
 @operator("TensorScatter", since=(24,))
 class TensorScatter(Operator):
-    """y = cache, but y[b, ..., writes[b] + s, ...] = update[b, ..., s, ...] along ``axis``, modulo its size if mode is
-    "circular". Without writes they are 0. Computed ones are clamped so that the update lies inside."""
+    """y = cache, but y[b, ..., writes[b] + s, ...] = update[b, ..., s, ...] along ``axis``, modulo
+    its size if mode is "circular". Without writes they are 0. Computed ones are clamped so that the
+    update lies inside."""
 
     axis: int = -2
     mode: str = "linear"
@@ -30,7 +31,9 @@ class TensorScatter(Operator):
             raise InvalidModelError(f"mode '{self.mode}' is neither linear nor circular")
         room, length = cache.dims[axis], (update.dims + (0,) * len(cache.dims))[axis]
         if update.dims != (*cache.dims[:axis], length, *cache.dims[axis + 1 :]) or length > room:
-            raise InvalidModelError(f"an update of shape {update.dims} does not fit a cache of {cache.dims}")
+            raise InvalidModelError(
+                f"an update of shape {update.dims} does not fit a cache of {cache.dims}"
+            )
         if update.dtype != cache.dtype:
             raise InvalidModelError(f"the update is {update.dtype}, the cache {cache.dtype}")
         if writes is not None and writes.dims != cache.dims[:1]:
@@ -77,7 +80,9 @@ class TensorScatter(Operator):
                 {
                     "cache": ctx.operand(cache, "linear"),
                     "update": ctx.operand(update, "linear"),
-                    "writes": ctx.constant(none, "writes") if writes is None else ctx.operand(writes, "linear"),
+                    "writes": ctx.constant(none, "writes")
+                    if writes is None
+                    else ctx.operand(writes, "linear"),
                     "y": y,
                 },
                 {

@@ -29,17 +29,17 @@ from vkconv.ops.rows import MANY_ROWS, rows_along
 from vkconv.ops.selecting import select_rows, worth_selecting
 from vkconv.ops.sorting import MOST_ELEMENTS, sort_rows
 
-
 #: so few elements are found one by one, where there are so many rows that every lane has its own
 FEW = 8
 
 
 @operator("TopK", since=(1, 10, 11, 24))
 class TopK(Operator):
-    """(values, indices): the k best elements along ``axis``, best first, of equal ones that of the lower index.
+    """(values, indices): the k best elements along ``axis``, best first, of equal ones that of the
+    lower index.
 
-    k is an attribute in version 1, an input since. They come in order whether ``sorted`` or not. NaN counts as the
-    largest number.
+    k is an attribute in version 1, an input since. They come in order whether ``sorted`` or not.
+    NaN counts as the largest number.
     """
 
     k: int | None = None
@@ -61,10 +61,13 @@ class TopK(Operator):
 
     def reference(self, x: Array, k: Array | None = None) -> tuple[Array, ...]:
         axis = normalise_axis(self.axis, x.ndim)
-        count = self.k if k is None else int(k.reshape(-1)[0])
+        count = (self.k or 0) if k is None else int(k.reshape(-1)[0])
         if self.largest:
-            # a stable sort of the reversed array, read backwards: descending, and equal ones still in order
-            order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+            # a stable sort of the reversed array, read backwards: descending, and equal ones still
+            # in order
+            order = (
+                x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+            )
         else:
             order = np.argsort(x, axis, kind="stable")
         indices = np.take(order, np.arange(count), axis).astype(np.int64)
@@ -87,7 +90,9 @@ class TopK(Operator):
         if len(outputs) > 1:
             indices = outputs[1].on_device
         else:
-            indices = replace(ctx.scratch(values.span, "indices"), shape=values.shape, dtype="int32")
+            indices = replace(
+                ctx.scratch(values.span, "indices"), shape=values.shape, dtype="int32"
+            )
         outer, length, inner = prod(x.shape[:axis]), x.shape[axis], prod(x.shape[axis + 1 :])
         kept, smallest = values.shape[axis], not self.largest
         if kept == 1:
@@ -96,16 +101,22 @@ class TopK(Operator):
             return found + gather_elements(ctx, source, indices, values, axis)
         rows, ascending = outer * inner, bool(smallest)
         if kept <= FEW and rows >= MANY_ROWS and kept * length < MOST_ITERATIONS // 4:
-            return _pick_best(ctx, source, values, indices, (outer, length, inner), ascending=ascending)
+            return _pick_best(
+                ctx, source, values, indices, (outer, length, inner), ascending=ascending
+            )
         if worth_selecting(length, kept):
-            dispatches, picked = select_rows(ctx, source, rows, length, inner, kept, ascending=ascending)
+            dispatches, picked = select_rows(
+                ctx, source, rows, length, inner, kept, ascending=ascending
+            )
             elements = replace(picked, shape=(rows * kept,), dtype=source.dtype, offset=rows * kept)
             more, pairs = sort_rows(ctx, elements, rows, kept, 1, kept, ascending=ascending)
             dispatches += more
             source = picked
         else:
             picked = None
-            dispatches, pairs = sort_rows(ctx, source, rows, length, inner, kept, ascending=ascending)
+            dispatches, pairs = sort_rows(
+                ctx, source, rows, length, inner, kept, ascending=ascending
+            )
         grid = spread(ctx.caps, kept * inner, outer)
         order = replace(pairs, shape=(rows * kept,), offset=rows * kept)
         dispatches.append(
@@ -130,11 +141,15 @@ def _pick_best(
     ascending: bool,
 ) -> list[Dispatch]:
     """The best elements of each row of (outer, axis, inner), as many as ``values`` has room for."""
-    outer, length, inner = split
+    outer, _, inner = split
     kept = values.span // (outer * inner)
     rows = replace(rows_along(ctx.caps, *split), shared=False)
     grid = rows.grid(ctx.caps)
-    strides = {"kept_stride": 0, "kept_row": kept} if inner == 1 else {"kept_stride": kept * inner, "kept_row": 1}
+    strides = (
+        {"kept_stride": 0, "kept_row": kept}
+        if inner == 1
+        else {"kept_stride": kept * inner, "kept_row": 1}
+    )
     return [
         ctx.dispatch(
             "pick_best",

@@ -10,9 +10,10 @@ from vkconv.ops.base import Operator, UnknownShapeError, normalise_axis, operato
 
 @operator("Unique", since=(11, 28))
 class Unique(Operator):
-    """(y, indices, inverse_indices, counts): the unique elements, or slices along ``axis``, in ascending order, or
-    ``sorted=0`` in that of their first occurrence; where these are, what each element became, and how many it stands
-    for. Runs on the host: four outputs, three of which have a size that only the run can know."""
+    """(y, indices, inverse_indices, counts): the unique elements, or slices along ``axis``, in
+    ascending order, or ``sorted=0`` in that of their first occurrence; where these are, what each
+    element became, and how many it stands for. Runs on the host: four outputs, three of which have
+    a size that only the run can know."""
 
     axis: int | None = None
     sorted: int = 1

@@ -1,0 +1,133 @@
+"""All operators at once: versions as the standard has them, cases for each, no kernel unused."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx.defs
+import pytest
+
+import tests.ops
+import vkconv.ops
+from tests.harness import Case
+from vkconv import passes, shaders
+from vkconv.capabilities import DeviceCaps
+from vkconv.onnx_reader import read_model
+from vkconv.ops.base import NEWEST_OPSET, REGISTRY
+from vkconv.plan import ConstantStore, make_plan
+
+STANDARD = sorted(op_type for domain, op_type in REGISTRY if domain == "")
+
+#: devices that between them make the planner choose every way of access
+CAPS = (
+    DeviceCaps(),
+    DeviceCaps(
+        kind="cpu",
+        storage_texel=True,
+        max_texel_buffer_elements=1 << 27,
+        max_storage_buffer_range=1 << 27,
+    ),
+    DeviceCaps(kind="cpu", uniform_texel=True, max_texel_buffer_elements=1 << 27),
+    DeviceCaps(kind="discrete", subgroup_size=32, subgroup_shuffle=True),
+)
+
+#: (kernel, variant) -> why no case dispatches it
+NOT_DISPATCHED: dict[tuple[str, str], str] = {}
+
+
+def test_newest_opset_is_that_of_onnx() -> None:
+    assert onnx.defs.onnx_opset_version() == NEWEST_OPSET
+
+
+@pytest.mark.parametrize("op_type", STANDARD)
+def test_versions_are_the_standard_s(op_type: str) -> None:
+    known = {
+        schema.since_version
+        for schema in onnx.defs.get_all_schemas_with_history()
+        if schema.domain == "" and schema.name == op_type
+    }
+    assert known, f"{op_type} is in no opset of onnx"
+    assert REGISTRY["", op_type].since == tuple(sorted(known))
+
+
+@pytest.mark.parametrize("op_type", STANDARD)
+def test_every_operator_has_cases(op_type: str) -> None:
+    quoted = (f'"{op_type}"', f" {op_type}(")
+    sources = Path(__file__).parent.parent.rglob("test_*.py")
+    assert op_type in {c.op_type for c in _cases()} or any(
+        name in _text(path) for path in sources for name in quoted
+    ), f"no test has a case of {op_type}"
+
+
+@pytest.mark.parametrize("kernel", shaders.kernels())
+def test_every_kernel_is_named_by_an_operator(kernel: str) -> None:
+    sources = Path(vkconv.ops.__file__).parent.glob("*.py")
+    assert any(f'"{kernel}"' in _text(path) for path in sources), f"no operator names {kernel}"
+
+
+def test_every_variant_is_dispatched_by_some_case() -> None:
+    seen: set[tuple[str, str]] = set()
+    for case in _cases():
+        for caps in CAPS:
+            seen |= _dispatched(case, caps)
+    existing = {(k, _key(v)) for k in shaders.kernels() for v in shaders.variants(k)}
+    unused = existing - seen
+    assert sorted(unused - set(NOT_DISPATCHED)) == []
+    assert sorted(set(NOT_DISPATCHED) - unused) == [], "dispatched all the same"
+
+
+def _dispatched(case: Case, caps: DeviceCaps) -> set[tuple[str, str]]:
+    graph = read_model(case.model())
+    with np.errstate(all="ignore"):
+        passes.infer_and_fold(graph)
+    if passes.unresolved(graph):
+        return set()
+    passes.finish(graph, caps)
+    plan = make_plan(graph, caps, ConstantStore())
+    return {(d.kernel, _key(d.variant)) for d in plan.dispatches}
+
+
+@cache
+def _cases() -> list[Case]:
+    """The cases that the test modules hold, one of each kind."""
+    found: dict[object, Case] = {}
+    for module in pkgutil.iter_modules(tests.ops.__path__):
+        if module.name.startswith("test_") and module.name != "test_registry":
+            held = vars(importlib.import_module(f"tests.ops.{module.name}"))
+            for case in _held(list(held.values())):
+                found.setdefault(_kind(case), case)
+    return list(found.values())
+
+
+def _kind(case: Case) -> object:
+    """What decides between variants: not the sizes beyond whether vec4 fits."""
+    inputs = tuple(
+        None if x is None else (x.dtype.name, x.ndim, tuple(d % 4 == 0 for d in x.shape[-1:]))
+        for x in case.inputs
+    )
+    return (case.op_type, case.layout, inputs, case.constant, str(dict(case.attributes)))
+
+
+def _held(value: Any, depth: int = 0) -> Iterator[Case]:
+    if isinstance(value, Case):
+        yield value
+    elif isinstance(value, (list, tuple)) and depth < 4:
+        for item in value:
+            yield from _held(item, depth + 1)
+    elif isinstance(value, dict) and depth < 4:
+        yield from _held(list(value.values()), depth + 1)
+
+
+def _key(variant: shaders.Variant) -> str:
+    return ",".join(f"{axis}={value}" for axis, value in sorted(variant))
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text()
