@@ -3,7 +3,8 @@
 // y[b][h][i][:] = softmax over j of the attention scores of query i, after soft capping, mask and causal frontier;
 // linear, dense. `stage` says how far to go (vkconv/ops/attention_kernels.py): capped scores, those with the bias
 // added, or the softmax. A key j takes part where the mask allows it, j < length[b], and
-// i + offset - left <= j <= i + offset + right. A query that no key takes part in gives zeros.
+// i + offset - left <= j <= i + offset + right. A query that no key takes part in gives zeros, or
+// with `empty_is_nan`, as Softmax after an addition would, NaN.
 // Element (b, h, i, j) of the mask lies at b * mask_step[0] + h * mask_step[1] + i * mask_step[2] + j * mask_step[3];
 // keys beyond its `mask_keys` take no part. One workgroup computes one row, its lanes share the keys.
 #include "tensor.glsl"
@@ -22,6 +23,7 @@ layout(constant_id = 1) const int stage = STAGE_SOFTMAX;
 layout(constant_id = 2) const int mask_kind = MASK_NONE;
 layout(constant_id = 3) const int has_lengths = 0;
 layout(constant_id = 4) const int has_softcap = 0;
+layout(constant_id = 5) const int empty_is_nan = 0;
 
 READ_BUFFER(0, scores, float);
 READ_BUFFER(1, mask, int); // bool, or the bits of a float
@@ -96,7 +98,7 @@ void main() {
             for (int j = lane; j < keys; j += lanes) {
                 float own = bias(row, j, i + offset, length);
                 float v = own < LEAST || any == 0.0 ? 0.0 : exp(capped(scores[from + j]) + own - largest) / total;
-                y[to + j] = v;
+                y[to + j] = empty_is_nan != 0 && any == 0.0 ? intBitsToFloat(0x7fc00000) : v;
             }
         }
     }

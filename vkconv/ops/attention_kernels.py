@@ -55,6 +55,8 @@ class Window:
     softcap: float
     mask_keys: int
     single_mask_key: bool
+    #: what a query gets that no key takes part in: NaN rather than zeros
+    empty_is_nan: bool = False
 
 
 def lower_attention(
@@ -77,29 +79,43 @@ def lower_attention(
     values = _cache(ctx, v, past_value, n.value_size, n, present[1], steps)
     if not prod(n.scores):
         # no keys: the mean of no values is zero, which the product over an empty dimension gives
-        return steps + _weigh(ctx, n, _scratch(ctx, n.scores, "weights"), values, outputs[0].on_device)
+        return steps + weigh(ctx, n, scratch_tensor(ctx, n.scores, "weights"), values, outputs[0].on_device)
+    scores = stage if mode == 0 and stage is not None else scratch_tensor(ctx, n.scores, "scores")
+    steps += score(ctx, n, queries, keys, factor, scores)
+    if mode in (1, 2) and stage is not None:
+        steps.append(masked_softmax(ctx, n, window, mode, scores, mask, lengths, stage))
+    weights = stage if mode == SOFTMAX_STAGE and stage is not None else scratch_tensor(ctx, n.scores, "weights")
+    steps.append(masked_softmax(ctx, n, window, SOFTMAX_STAGE, scores, mask, lengths, weights))
+    return steps + weigh(ctx, n, weights, values, outputs[0].on_device)
+
+
+def score(
+    ctx: Lowering,
+    n: Sizes,
+    queries: View,
+    keys: View,
+    factor: float,
+    y: View,
+    *,
+    keys_are_rows: bool = True,
+) -> list[Dispatch]:
+    """y = factor times queries times keys, each key a row; or else a column."""
     share = (n.batch, n.kv_heads, n.heads // n.kv_heads)
-    scores = stage if mode == 0 and stage is not None else _scratch(ctx, n.scores, "scores")
-    steps += lower_product(
+    return lower_product(
         ctx,
         Matrices(_tensor(queries), share, n.queries, n.head_size),
-        Matrices(_tensor(keys), (*share[:2], 1), n.head_size, n.total_keys, transposed=True),
-        scores,
+        Matrices(_tensor(keys), (*share[:2], 1), n.head_size, n.total_keys, transposed=keys_are_rows),
+        y,
         share,
         Epilogue(factor),
     )
-    if mode in (1, 2) and stage is not None:
-        steps.append(_softmax(ctx, n, window, mode, scores, mask, lengths, stage))
-    weights = stage if mode == SOFTMAX_STAGE and stage is not None else _scratch(ctx, n.scores, "weights")
-    steps.append(_softmax(ctx, n, window, SOFTMAX_STAGE, scores, mask, lengths, weights))
-    return steps + _weigh(ctx, n, weights, values, outputs[0].on_device)
 
 
-def _weigh(ctx: Lowering, n: Sizes, weights: View, values: View, y: View) -> list[Dispatch]:
+def weigh(ctx: Lowering, n: Sizes, weights: View, values: View, y: View) -> list[Dispatch]:
     """y = weights times values, heads beside each other where y is flat."""
     share = (n.batch, n.kv_heads, n.heads // n.kv_heads)
     heads = (n.batch, n.heads, n.queries, n.value_size)
-    target = _scratch(ctx, heads, "values of heads") if n.flat else y
+    target = scratch_tensor(ctx, heads, "values of heads") if n.flat else y
     steps = lower_product(
         ctx,
         Matrices(_tensor(weights), share, n.queries, n.total_keys),
@@ -129,7 +145,7 @@ def _heads(
     shape = (n.batch, heads, positions, size)
     if not n.flat or heads == 1:
         return View(view.storage, shape, view.dtype, "linear", view.offset)
-    y = _scratch(ctx, shape, f"{x.value.name} by heads")
+    y = scratch_tensor(ctx, shape, f"{x.value.name} by heads")
     steps += _into_cache(ctx, x, y, heads, size, n, 0)
     return y
 
@@ -147,7 +163,7 @@ def _cache(
     if past is None and present is None:
         return _heads(ctx, new, n.kv_heads, size, n, steps)
     shape = (n.batch, n.kv_heads, n.total_keys, size)
-    y = present if present is not None else _scratch(ctx, shape, f"{new.value.name} with past")
+    y = present if present is not None else scratch_tensor(ctx, shape, f"{new.value.name} with past")
     if past is not None:
         run = n.past * size
         dims = [Dim(n.batch * n.kv_heads, run, n.total_keys * size), Dim(run, 1, 1)]
@@ -172,7 +188,7 @@ def _into_cache(
     return strided_copy(ctx, ctx.operand(x, "linear"), y, dims, 0, first * size)
 
 
-def _softmax(
+def masked_softmax(
     ctx: Lowering,
     n: Sizes,
     window: Window,
@@ -221,12 +237,14 @@ def _softmax(
             "mask_kind": kind,
             "has_lengths": int(lengths is not None),
             "has_softcap": int(window.softcap > 0),
+            "empty_is_nan": int(window.empty_is_nan),
         },
         grid.count,
     )
 
 
-def _scratch(ctx: Lowering, shape: tuple[int, ...], name: str) -> View:
+def scratch_tensor(ctx: Lowering, shape: tuple[int, ...], name: str) -> View:
+    """A dense float32 temporary of a shape."""
     return View(ctx.scratch(prod(shape), name).storage, shape, "float32", "linear")
 
 

@@ -153,6 +153,10 @@ class Operator:
     #: the result follows from the types of the inputs alone (Shape, Size), so it is always folded
     needs_types_only: ClassVar[bool] = False
 
+    #: attributes that say nothing here, with the opset that did away with them: an optimisation's
+    #: hints, or what a pass has acted on before
+    former_attributes: ClassVar[Mapping[str, int]] = {"consumed_inputs": 6}
+
     version: int
     #: how many outputs the node asks for (MaxPool's indices, the parts of Split)
     output_count: int = 1
@@ -248,6 +252,8 @@ def create(node: Node) -> Operator:
     values: dict[str, Any] = {}
     for name, value in node.attributes.items():
         if name not in known:
+            if name in cls.former_attributes and node.opset < cls.former_attributes[name]:
+                continue
             raise InvalidModelError(
                 f"{node}: attribute '{name}' is not one of {node.op_type} "
                 f"({', '.join(sorted(known)) or 'it has none'})"

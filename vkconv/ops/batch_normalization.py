@@ -95,15 +95,11 @@ class BatchNormalization(Operator):
         assert x is not None
         arrays = [t.array for t in inputs[1:] if t is not None and t.array is not None]
         factor, offset = self.affine(*arrays)
-        # keyed by scale and bias, which the model may share between nodes, but not with other
-        # statistics
-        tag = f"{id(arrays[2])} {id(arrays[3])} {self.epsilon}"
+        sources, tag = tuple(arrays), f"with epsilon {self.epsilon}"
         buffers = {
             "x": ctx.operand(x, y.layout),
-            "scale": ctx.prepack(arrays[0], f"factor {tag}", lambda: pad_axis(factor, 0, 4)),
-            "shift": ctx.prepack(
-                arrays[1], f"offset {id(arrays[0])} {tag}", lambda: pad_axis(offset, 0, 4)
-            ),
+            "scale": ctx.prepack(sources, f"factor {tag}", lambda: pad_axis(factor, 0, 4)),
+            "shift": ctx.prepack(sources, f"offset {tag}", lambda: pad_axis(offset, 0, 4)),
             "y": y,
         }
         if y.layout == "c4":

@@ -7,7 +7,7 @@ vec4s or constant. ``scalar``: anything linear. Which dimensions are looped over
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import ClassVar
 
@@ -41,6 +41,12 @@ class BinaryOperator(Operator):
 
     device_dtypes: ClassVar[frozenset[str]] = ARITHMETIC
     function: ClassVar[Binary]
+    # passes.align_operands acts on the last two
+    former_attributes: ClassVar[Mapping[str, int]] = {
+        "consumed_inputs": 6,
+        "broadcast": 7,
+        "axis": 7,
+    }
 
     def infer(self, a: Value, b: Value) -> TensorType:
         require_same_dtype(a, b)

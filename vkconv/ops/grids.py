@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from vkconv.capabilities import DeviceCaps
 from vkconv.ops.base import ceil_div
@@ -10,6 +11,10 @@ from vkconv.ops.base import ceil_div
 #: workgroups that keep a CPU driver's threads busy. More only cost: starting one takes lavapipe
 #: 0.2 us, in which it copies 100 floats
 CPU_WORKGROUPS = 512
+#: turns of its loops that one invocation may take. llvmpipe ends a shader's loops, without a word,
+#: once an invocation has been through about 65,535 turns of all its loops together, those within
+#: each item included
+MAX_TURNS = 4096
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,17 @@ def spread(
             y = min(y, max(1, CPU_WORKGROUPS // z))
             z = min(z, CPU_WORKGROUPS)
     limit = caps.max_workgroup_count
+    x, y, z = _within_turns((x, y, z), wanted)
     count = (min(x, limit[0]), min(y, limit[1]), min(z, limit[2]))
     loops = [int(a < b) for a, b in zip(count, wanted, strict=True)]
     spec = {"local_size_x": size, **dict(zip(("loop_x", "loop_y", "loop_z"), loops, strict=True))}
     return Grid(count, spec)
+
+
+def _within_turns(count: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """More workgroups, along z first, until no invocation takes more than MAX_TURNS turns."""
+    grown = list(count)
+    for axis in (2, 1, 0):
+        turns = prod(ceil_div(w, c) for w, c in zip(wanted, grown, strict=True))
+        grown[axis] = min(wanted[axis], grown[axis] * ceil_div(turns, MAX_TURNS))
+    return tuple(grown)

@@ -52,7 +52,10 @@ class Identity(SameTensor):
 
 @operator("Dropout", since=(1, 6, 7, 10, 12, 13, 22))
 class Dropout(SameTensor):
-    """Inference: y = x, and a mask that is true everywhere (of x's type before version 10)."""
+    """Inference: y = x, and a mask that is true everywhere (of x's type before version 10).
+
+    So it is in training where the ratio is 0.
+    """
 
     result_dtypes: ClassVar[frozenset[str]] = frozenset({"bool"})
     linear_inputs: ClassVar[frozenset[int]] = frozenset({1, 2})
@@ -70,7 +73,7 @@ class Dropout(SameTensor):
                 raise InvalidModelError(
                     f"training_mode has shape {training_mode.dims}, not a scalar"
                 )
-            if training_mode.array is not None:
+            if training_mode.array is not None and not _drops_nothing(ratio):
                 _refuse_training(training_mode.array)
         mask = "bool" if self.version >= 10 else x.dtype
         return x.known_type, TensorType(mask, x.dims)
@@ -78,7 +81,7 @@ class Dropout(SameTensor):
     def reference(
         self, x: Array, ratio: Array | None = None, training_mode: Array | None = None
     ) -> tuple[Array, Array]:
-        if training_mode is not None:
+        if training_mode is not None and (ratio is None or ratio.any()):
             _refuse_training(training_mode)
         return np.array(x), np.ones(x.shape, bool if self.version >= 10 else x.dtype)
 
@@ -88,6 +91,10 @@ class Dropout(SameTensor):
         if len(inputs) > 2 and inputs[2] is not None and not inputs[2].is_constant:
             return "training_mode is computed by the model"
         return None
+
+
+def _drops_nothing(ratio: Value | None) -> bool:
+    return ratio is not None and ratio.array is not None and not ratio.array.any()
 
 
 def _refuse_training(training_mode: Array) -> None:

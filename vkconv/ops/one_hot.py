@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from vkconv.dispatch import Dispatch
+from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import (
@@ -60,15 +60,22 @@ class OneHot(Operator):
         if not y.span:
             return []
         axis = normalise_axis(self.axis, len(y.shape))
-        outer, depth, inner = prod(y.shape[:axis]), y.shape[axis], prod(y.shape[axis + 1 :])
-        picked = ctx.operand(indices, "linear")
-        grid = spread(ctx.caps, depth * inner, outer)
-        return [
-            ctx.dispatch(
-                "one_hot",
-                {"indices": picked, "values": ctx.operand(values, "linear"), "y": y},
-                {"outer": outer, "depth": depth, "inner": inner},
-                {**grid.spec, "float_indices": int(not picked.is_integer)},
-                grid.count,
-            )
-        ]
+        split = prod(y.shape[:axis]), y.shape[axis], prod(y.shape[axis + 1 :])
+        return one_hot(ctx, ctx.operand(indices, "linear"), ctx.operand(values, "linear"), y, split)
+
+
+def one_hot(
+    ctx: Lowering, indices: View, values: View, y: View, split: tuple[int, int, int]
+) -> list[Dispatch]:
+    """Dispatches of y[o, d, i] = values[d is indices[o, i]]; ``split`` is (outer, depth, inner)."""
+    outer, depth, inner = split
+    grid = spread(ctx.caps, depth * inner, outer)
+    return [
+        ctx.dispatch(
+            "one_hot",
+            {"indices": indices, "values": values, "y": y},
+            {"outer": outer, "depth": depth, "inner": inner},
+            {**grid.spec, "float_indices": int(not indices.is_integer)},
+            grid.count,
+        )
+    ]

@@ -136,7 +136,7 @@ def _extreme(
 
     def compute(x: Array, axes: tuple[int, ...]) -> Array:
         if x.dtype == bool:
-            start: float = not least
+            start: float = least
         elif x.dtype.kind == "f":
             start = np.inf if least else -np.inf
         else:

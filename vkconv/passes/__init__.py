@@ -15,10 +15,13 @@ from vkconv.passes.assign_layouts import assign_layouts
 from vkconv.passes.bound_integers import bound_integers
 from vkconv.passes.eliminate_identities import eliminate_identities
 from vkconv.passes.fuse_activation import fuse_activation
+from vkconv.passes.fuse_attention import fuse_attention
 from vkconv.passes.fuse_batch_normalization import fuse_batch_normalization
+from vkconv.passes.fuse_layer_normalization import fuse_layer_normalization
 from vkconv.passes.fuse_residual import fuse_residual
 from vkconv.passes.infer_and_fold import infer_and_fold, unresolved
 from vkconv.passes.recognise_activations import recognise_activations
+from vkconv.passes.recognise_group_normalization import recognise_group_normalization
 
 __all__ = ["PASSES", "assign_layouts", "finish", "infer_and_fold", "rewrite", "unresolved"]
 
@@ -26,6 +29,9 @@ __all__ = ["PASSES", "assign_layouts", "finish", "infer_and_fold", "rewrite", "u
 PASSES: tuple[Callable[[Graph], None], ...] = (
     eliminate_identities,
     recognise_activations,
+    recognise_group_normalization,
+    fuse_layer_normalization,
+    fuse_attention,
     fuse_batch_normalization,
     fuse_activation,
     fuse_residual,

@@ -12,6 +12,7 @@ from vkconv.errors import InvalidModelError, NodeProblem, UnsupportedModelError,
 from vkconv.ir import Array, Graph, Node, TensorType, Value, constant, type_of
 from vkconv.ops.base import Operator, UnknownShapeError, as_tuple, create, infer_types
 from vkconv.ops.control_flow import If, Repeated
+from vkconv.passes.align_operands import align_operands
 from vkconv.passes.inline_control_flow import CONTROL_FLOW, Inliner
 
 #: a folded result may not be larger than this, unless its inputs are: models are untrusted, and a
@@ -44,6 +45,9 @@ class _Folding:
         """The nodes that are left, with types where these are known."""
         kept: list[Node] = []
         for node in nodes:
+            aligned = align_operands(node)
+            if aligned is not None and not self._folded(aligned):
+                kept.append(aligned)
             inlined = self._inlined(node) if node.op_type in CONTROL_FLOW else None
             if inlined is not None:
                 kept += inlined

@@ -1,0 +1,52 @@
+"""The fused attention that passes make: vkconv/ops/fused_attention.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.small_models import assert_same, expected, floats, model, node
+from vkconv import InferenceSession
+from vkconv.ir import Array
+
+SHAPES = [
+    ((2, 3, 5, 8), 7, 4, (2, 1, 5, 7)),
+    ((2, 3, 5, 8), 7, 9, (5, 7)),
+    ((1, 1, 1, 3), 1, 1, None),
+    ((2, 3, 17, 15), 33, 16, (2, 3, 17, 1)),
+    ((2, 3, 16, 8), 16, 8, (1,)),
+    ((6, 5, 8), 7, 4, (6, 5, 7)),
+    ((6, 5, 8), 7, 4, (1, 7)),
+    ((6, 5, 8), 7, 4, (6, 1, 7)),
+    ((5, 8), 70, 4, (5, 70)),
+    ((5, 8), 7, 4, None),
+]
+
+
+@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize("q,keys,values,mask", SHAPES)
+def test_device(
+    q: tuple[int, ...], keys: int, values: int, mask: tuple[int, ...] | None, rows: bool
+) -> None:
+    k = (*q[:-2], keys, q[-1]) if rows else (*q[:-2], q[-1], keys)
+    shapes = {"q": q, "k": k, "v": (*q[:-2], keys, values)}
+    order = [*range(len(q) - 2), len(q) - 1, len(q) - 2]
+    nodes = [node("Transpose", "k", "t", perm=order)] if rows else []
+    nodes += [node("MatMul", "q t" if rows else "q k", "a"), node("Mul", "a scale", "b")]
+    if mask is not None:
+        shapes["m"] = mask
+        nodes.append(node("Add", "b m", "c"))
+    nodes += [node("Softmax", "c" if mask is not None else "b", "p", axis=-1), node("MatMul", "p v", "y")]
+    proto = model(nodes, shapes, {"y": None}, {"scale": np.array(0.3, np.float32)})
+    feeds: dict[str, Array] = {name: floats(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}
+    if mask == (5, 7):
+        feeds["m"][1, 2:5] = -np.inf
+        feeds["m"][3] = -np.inf
+    with InferenceSession(proto) as session:
+        assert {p.node: p.where for p in session.placement}["MatMul:y"] == "gpu"
+        details = {p.node: p.detail for p in session.placement}
+        assert "attention_softmax" in details["MatMul:y"], details
+        actual, wanted = session.run(None, feeds), expected(proto, feeds)
+    # a row that nothing takes part in is NaN, as the exported operators have it
+    assert np.array_equal(np.isnan(actual[0]), np.isnan(wanted[0]))
+    assert_same([np.nan_to_num(actual[0])], [np.nan_to_num(wanted[0])])
