@@ -27,7 +27,7 @@ Written by `scripts/generate_operator_table.py`; do not edit.
 
 {summary}
 
-- **opsets**: versions of the operator that are known; a model's opset means the newest not above it.
+- **opsets**: the versions of the operator, all known; an opset means the newest not above it.
 - **types on the GPU**: element types its kernels take. Others run on the host by numpy, which a
   warning and `session.placement` say, and `strict=True` refuses.
 - **layouts**: `c4` packs four channels of a feature map into one element, `linear` is row-major.
@@ -60,9 +60,9 @@ def record() -> dict[str, Any]:
     """Runs all tests on the default device; the results by operator."""
     sys.path.insert(0, str(ROOT))
     import onnx
+
     from tests.conformance.collection import all_tests
     from tests.conformance.runner import run
-
     from vkconv.device import open_device
 
     device = open_device()

@@ -15,7 +15,6 @@ from vkconv.errors import UnsupportedModelError
 from vkconv.onnx_reader import read_model
 from vkconv.ops.base import is_registered
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:nodes that run on the host:RuntimeWarning")
 
 

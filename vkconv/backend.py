@@ -34,7 +34,7 @@ _DEFAULT_DEVICE = "CPU"
 _CHOICES = ("auto", "gpu", "cpu", "reference")
 
 
-class VulkanBackendRep(BackendRep):  # type: ignore[misc]
+class VulkanBackendRep(BackendRep):
     """A model ready to run: inputs in the model's order, or by name."""
 
     def __init__(self, session: InferenceSession) -> None:
@@ -73,7 +73,7 @@ class VulkanBackendRep(BackendRep):  # type: ignore[misc]
         self.close()
 
 
-class VulkanBackend(Backend):  # type: ignore[misc]
+class VulkanBackend(Backend):
     """ONNX's "CPU" is this package's default device, as it is the name ONNX's runner asks for;
     any other name is InferenceSession's ``device``."""
 
@@ -87,9 +87,7 @@ class VulkanBackend(Backend):  # type: ignore[misc]
         return True
 
     @classmethod
-    def prepare(
-        cls, model: Any, device: str = _DEFAULT_DEVICE, **kwargs: Any
-    ) -> VulkanBackendRep:
+    def prepare(cls, model: Any, device: str = _DEFAULT_DEVICE, **kwargs: Any) -> VulkanBackendRep:
         """A session for the model (a path, bytes or a ModelProto); ``kwargs`` are the session's."""
         choice = "auto" if device == _DEFAULT_DEVICE else device
         return VulkanBackendRep(InferenceSession(model, device=choice, **kwargs))

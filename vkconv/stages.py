@@ -92,8 +92,10 @@ class Stage:
         return results, times + shifted
 
     def close(self) -> None:
-        for follower in (*self._later.values(), *self._loops.values()):
-            follower.close()
+        for stage in self._later.values():
+            stage.close()
+        for loop in self._loops.values():
+            loop.close()
         self._executable.close()
 
     def _follow(self, outputs: list[Array]) -> tuple[Stage, dict[str, Array]]:
@@ -256,9 +258,7 @@ def _why_on_host(node: Node) -> str:
     return DRIVEN if is_loop(node) else DEPENDS_ON_DATA
 
 
-def _compute(
-    node: Node, known: Mapping[str, Array], loop: DrivenLoop | None
-) -> dict[str, Array]:
+def _compute(node: Node, known: Mapping[str, Array], loop: DrivenLoop | None) -> dict[str, Array]:
     arrays = [
         None if v is None else v.array if v.array is not None else known[v.name]
         for v in node.inputs

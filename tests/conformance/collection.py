@@ -94,8 +94,7 @@ def _stored_data(file: Path, model: ModelProto) -> list[DataSet]:
             if (folder / f"input_{i}.pb").exists()
         ]
         outputs = [
-            _load(folder / f"output_{i}.pb", info.type)
-            for i, info in enumerate(model.graph.output)
+            _load(folder / f"output_{i}.pb", info.type) for i, info in enumerate(model.graph.output)
         ]
         sets.append((inputs, outputs))
     return sets

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import generate_operator_table as generator
-
 from vkconv.ops.base import REGISTRY
 
 HOW = "run: python scripts/generate_operator_table.py"

@@ -56,7 +56,12 @@ def record_of(folder: Path, image: Path) -> Record:
 def test_the_same_boxes_on_both_drivers(image, tmp_path):
     found = []
     for driver, name in ((LAVAPIPE, "llvmpipe"), (SWIFTSHADER, "SwiftShader")):
-        done = run_python(run_code(tmp_path, image), timeout=600, VK_ICD_FILENAMES=driver)
+        done = run_python(
+            run_code(tmp_path, image),
+            timeout=600,
+            VK_ICD_FILENAMES=driver,
+            VKCONV_CACHE_DIR=str(tmp_path / "cache"),
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout == done.stderr == ""
         record = record_of(tmp_path, image)

@@ -1,4 +1,5 @@
-"""Attention and RotaryEmbedding: vkconv/ops/attention.py, attention_kernels.py, rotary_embedding.py."""
+"""Attention and RotaryEmbedding: vkconv/ops/attention.py, attention_kernels.py,
+rotary_embedding.py."""
 
 from __future__ import annotations
 
@@ -27,7 +28,10 @@ def _attention(
     if past:
         heads = attributes.get("kv_num_heads", k[1])
         size, value = ((x[2] // heads if len(k) == 3 else x[3]) for x in (k, v or k))
-        inputs += [random(k[0], heads, past, size, seed=3), random(k[0], heads, past, value, seed=4)]
+        inputs += [
+            random(k[0], heads, past, size, seed=3),
+            random(k[0], heads, past, value, seed=4),
+        ]
     if lengths is not None:
         inputs += [None] * (6 - len(inputs)) + [np.array(lengths, np.int64)]
     while inputs[-1] is None:
@@ -118,7 +122,9 @@ def test_constant_keys() -> None:
         _attention(Q, (2, 3, 7, 9)),
         _attention(FLAT_Q, FLAT_K),
         _attention(Q, K, mask=random(4, 7)),
-        _attention(Q, K, past=2).but(inputs=(random(*Q), random(*K), random(*K), None, random(2, 3, 2, 8))),
+        _attention(Q, K, past=2).but(
+            inputs=(random(*Q), random(*K), random(*K), None, random(2, 3, 2, 8))
+        ),
     ],
 )
 def test_shapes_that_do_not_fit(case: Case) -> None:

@@ -211,7 +211,6 @@ def test_integers_that_c_leaves_undefined() -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        pair("Mod", (5, 7), (7,), attributes={"fmod": 1}),
         pair("Add", (5, 7), (7,), "int64"),
         Case("Pow", (random(5, low=1, high=9, dtype="int32"), random(5, low=0))),
         Case("Add", (random(2, 1, 2, 1, 2, 1, 2), random(1, 2, 1, 2, 1, 2, 1)), name="seven"),

@@ -13,7 +13,7 @@ from tests.harness import Case, assert_close, check_device, check_reference, ran
 from vkconv.capabilities import DeviceCaps
 from vkconv.errors import InvalidModelError
 from vkconv.ops.conv_geometry import Axis, conv_axes
-from vkconv.ops.conv_kernels import Problem, select_kernel
+from vkconv.ops.conv_selection import Problem, select_kernel
 from vkconv.ops.conv_weights import pack_lanes, pack_tiles
 
 
@@ -86,6 +86,13 @@ DIRECT = [
     conv((1, 24, 9, 7), 48, (3, 3), group=3, pads=[1, 1, 1, 1]),
     conv((2, 8, 3, 200), 4, (1, 31), pads=[0, 15, 0, 15]),
 ]
+WINOGRAD = [
+    conv((1, 16, 24, 28), 16, (3, 3), pads=[1, 1, 1, 1]),
+    conv((2, 19, 31, 29), 23, (3, 3), pads=[1, 1, 1, 1]),
+    conv((3, 32, 17, 15), 40, (3, 3), pads=[0, 2, 1, 0]),
+    conv((1, 64, 40, 40), 64, (3, 3), bias=False, pads=[1, 1, 1, 1]),
+    conv((1, 18, 33, 34), 16, (3, 3)),
+]
 ONE_DIMENSIONAL = [
     conv((2, 5, 23), 6, (3,), pads=[1, 1]),
     conv((1, 16, 40), 24, (5,), strides=[2], dilations=[2], pads=[3, 4]),
@@ -136,7 +143,7 @@ THREE_DIMENSIONAL = [
     transposed((1, 8, 3, 3, 3), 8, (3, 3, 3), group=2, strides=[2, 2, 2], output_padding=[1, 0, 1]),
     transposed((1, 4, 3, 4, 3), 6, (2, 3, 3), group=2, strides=[2, 1, 2], dilations=[1, 2, 1]),
 ]
-CASES = POINTWISE + DIRECT + ONE_DIMENSIONAL + DEPTHWISE + GROUPED + TRANSPOSED
+CASES = POINTWISE + DIRECT + WINOGRAD + ONE_DIMENSIONAL + DEPTHWISE + GROUPED + TRANSPOSED
 CASES += THREE_DIMENSIONAL
 #: weights and bias computed by the model, or one of the two
 COMPUTED = [
@@ -238,7 +245,7 @@ def axis(size: int, kernel: int, stride: int = 1, pad: int = 0) -> Axis:
         (Problem(1, 1, 64, 64, axis(80, 1), axis(80, 1)), SWIFTSHADER, "conv2d_1x1", 16, False),
         (Problem(1, 1, 64, 64, axis(80, 1), axis(80, 1)), MOBILE, "conv2d_1x1", 8, False),
         (Problem(1, 1, 64, 64, axis(80, 1, 2), axis(80, 1, 2)), LAVAPIPE, "conv2d", 16, True),
-        (Problem(1, 1, 64, 64, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "conv2d", 16, True),
+        (Problem(1, 1, 64, 64, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "winograd", 16, True),
         (Problem(1, 1, 64, 3, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "conv2d", 4, False),
         (
             Problem(1, 64, 1, 1, axis(80, 3, 1, 1), axis(80, 3, 1, 1)),

@@ -6,6 +6,7 @@ import pytest
 
 import vkconv
 from tests.harness import NODE, Case, check_device, check_reference, random
+from tests.small_models import assert_same, expected, model, node
 from vkconv.errors import InvalidModelError
 from vkconv.ops.einsum_equation import parse_equation
 
@@ -77,6 +78,19 @@ def test_integers_on_host() -> None:
 
 def test_constant_operand() -> None:
     check_device(CASES[6].but(constant=(1,)))
+
+
+def test_beside_its_operand() -> None:
+    """Operand and result as neighbours in one concatenation: one storage, two places."""
+    nodes = [
+        node("Relu", "x", "r"),
+        node("Einsum", "r", "e", equation="ij->ij"),
+        node("Concat", "r e", "y", axis=0),
+    ]
+    proto = model(nodes, {"x": [3, 4]}, {"y": None})
+    feeds = {"x": random(3, 4)}
+    with vkconv.InferenceSession(proto) as session:
+        assert_same(session.run(None, feeds), expected(proto, feeds))
 
 
 @pytest.mark.parametrize(

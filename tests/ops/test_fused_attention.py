@@ -36,9 +36,14 @@ def test_device(
     if mask is not None:
         shapes["m"] = mask
         nodes.append(node("Add", "b m", "c"))
-    nodes += [node("Softmax", "c" if mask is not None else "b", "p", axis=-1), node("MatMul", "p v", "y")]
+    nodes += [
+        node("Softmax", "c" if mask is not None else "b", "p", axis=-1),
+        node("MatMul", "p v", "y"),
+    ]
     proto = model(nodes, shapes, {"y": None}, {"scale": np.array(0.3, np.float32)})
-    feeds: dict[str, Array] = {name: floats(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}
+    feeds: dict[str, Array] = {
+        name: floats(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())
+    }
     if mask == (5, 7):
         feeds["m"][1, 2:5] = -np.inf
         feeds["m"][3] = -np.inf

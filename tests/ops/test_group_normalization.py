@@ -1,4 +1,5 @@
-"""Group-, Instance- and MeanVarianceNormalization: channel_statistics.py and its users in vkconv/ops."""
+"""Group-, Instance- and MeanVarianceNormalization: channel_statistics.py and its users in
+vkconv/ops."""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ SHADER = Path(__file__).parents[2] / "shaders" / "group_moments.comp"
 def _group(shape: tuple[int, ...], groups: int, opset: int = 21, **more: object) -> Case:
     count = groups if opset < 21 else shape[1]
     inputs = (random(*shape), random(count, seed=1), random(count, seed=2))
-    return Case("GroupNormalization", inputs, {"num_groups": groups}, opset, (1, 2), reduction=64).but(
-        **more
-    )
+    return Case(
+        "GroupNormalization", inputs, {"num_groups": groups}, opset, (1, 2), reduction=64
+    ).but(**more)
 
 
 GROUPS = [
@@ -38,8 +39,19 @@ GROUPS = [
     _group((2, 6), 2),
 ]
 INSTANCES = [
-    Case("InstanceNormalization", (random(*shape), random(c, seed=1), random(c, seed=2)), {}, o, (1, 2))
-    for shape, o in [((2, 5, 7, 3), 22), ((1, 8, 9), 6), ((1, 3, 2, 3, 4), 22), ((2, 4, 65, 65), 22)]
+    Case(
+        "InstanceNormalization",
+        (random(*shape), random(c, seed=1), random(c, seed=2)),
+        {},
+        o,
+        (1, 2),
+    )
+    for shape, o in [
+        ((2, 5, 7, 3), 22),
+        ((1, 8, 9), 6),
+        ((1, 3, 2, 3, 4), 22),
+        ((2, 4, 65, 65), 22),
+    ]
     for c in [shape[1]]
 ]
 MVN = [
@@ -74,7 +86,9 @@ def test_large_mean(layout: str) -> None:
     x = random(2, 6, 40, 40) + np.float32(1000) * np.arange(6, dtype=np.float32).reshape(6, 1, 1)
     ones = np.ones(6, np.float32)
     check_device(
-        Case("InstanceNormalization", (x, ones, ones), {}, 22, (1, 2), reduction=1600).but(layout=layout)
+        Case("InstanceNormalization", (x, ones, ones), {}, 22, (1, 2), reduction=1600).but(
+            layout=layout
+        )
     )
 
 

@@ -1,4 +1,5 @@
-"""MatMulInteger, QLinearMatMul, ConvInteger, QLinearConv: integer_matmul.py, integer_conv.py of vkconv/ops."""
+"""MatMulInteger, QLinearMatMul, ConvInteger, QLinearConv: integer_matmul.py, integer_conv.py of
+vkconv/ops."""
 
 from __future__ import annotations
 
@@ -19,20 +20,31 @@ def _ints(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
 
 
 def _matmul(
-    a: tuple[int, ...], b: tuple[int, ...], kinds: tuple[str, str] = ("uint8", "int8"), *zeros: tuple[int, ...] | None
+    a: tuple[int, ...],
+    b: tuple[int, ...],
+    kinds: tuple[str, str] = ("uint8", "int8"),
+    *zeros: tuple[int, ...] | None,
 ) -> Case:
     points = [
-        None if z is None else _ints(z, kind, 5 + i) for i, (z, kind) in enumerate(zip(zeros, kinds, strict=False))
+        None if z is None else _ints(z, kind, 5 + i)
+        for i, (z, kind) in enumerate(zip(zeros, kinds, strict=False))
     ]
     return Case("MatMulInteger", (_ints(a, kinds[0]), _ints(b, kinds[1], 1), *points), {}, 10)
 
 
 def _qmatmul(
-    a: tuple[int, ...], b: tuple[int, ...], rows: tuple[int, ...] = (), columns: tuple[int, ...] = ()
+    a: tuple[int, ...],
+    b: tuple[int, ...],
+    rows: tuple[int, ...] = (),
+    columns: tuple[int, ...] = (),
 ) -> Case:
     inputs = (
         *(_ints(a, "uint8"), random(*rows, low=0.01, high=0.02), _ints(rows, "uint8", 7)),
-        *(_ints(b, "int8", 1), random(*columns, low=0.01, high=0.02, seed=3), _ints(columns, "int8", 9)),
+        *(
+            _ints(b, "int8", 1),
+            random(*columns, low=0.01, high=0.02, seed=3),
+            _ints(columns, "int8", 9),
+        ),
         *(F32(0.9), np.uint8(120)),
     )
     return Case("QLinearMatMul", inputs, {}, 10)
@@ -47,13 +59,19 @@ def _conv(
     return Case("ConvInteger", tuple(inputs), attributes, 10)
 
 
-def _qconv(case: Case, kinds: tuple[str, str] = ("uint8", "int8"), per_channel: bool = True) -> Case:
+def _qconv(
+    case: Case, kinds: tuple[str, str] = ("uint8", "int8"), per_channel: bool = True
+) -> Case:
     x, w = case.inputs[:2]
     assert x is not None and w is not None
     count = (w.shape[0],) if per_channel else ()
     inputs = (
         *(_ints(x.shape, kinds[0]), F32(0.02), _ints((), kinds[0], 2)),
-        *(_ints(w.shape, kinds[1], 1), random(*count, low=0.01, high=0.03), np.zeros(count, kinds[1])),
+        *(
+            _ints(w.shape, kinds[1], 1),
+            random(*count, low=0.01, high=0.03),
+            np.zeros(count, kinds[1]),
+        ),
         *(F32(0.8), _ints((), kinds[0], 4)),
         random(w.shape[0], low=-2000, high=2000, dtype="int32"),
     )
@@ -78,7 +96,10 @@ QMATMULS = [
     _qmatmul((2, 9, 17), (17, 33)),
     _qmatmul((9, 17), (17, 33), (), (33,)),
 ]
-PER_ROW_QMATMULS = [_qmatmul((3, 5), (5, 7), (3,), (7,)), _qmatmul((2, 3, 5), (2, 5, 7), (2, 3, 1), ())]
+PER_ROW_QMATMULS = [
+    _qmatmul((3, 5), (5, 7), (3,), (7,)),
+    _qmatmul((2, 3, 5), (2, 5, 7), (2, 3, 1), ()),
+]
 CONVS = [
     _conv((1, 3, 7, 5), (4, 3, 3, 3)),
     _conv((2, 4, 7, 5), (6, 2, 3, 1), (), group=2, dilations=[2, 1], pads=[1, 0, 1, 0]),
@@ -100,7 +121,14 @@ def test_reference(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", MATMULS + PER_ROW + QMATMULS + PER_ROW_QMATMULS + CONVS + [*QCONVS, NO_BIAS, PER_CHANNEL, *EMPTY], ids=str
+    "case",
+    MATMULS
+    + PER_ROW
+    + QMATMULS
+    + PER_ROW_QMATMULS
+    + CONVS
+    + [*QCONVS, NO_BIAS, PER_CHANNEL, *EMPTY],
+    ids=str,
 )
 def test_device(case: Case) -> None:
     check_device(case)
@@ -109,7 +137,9 @@ def test_device(case: Case) -> None:
 @pytest.mark.parametrize("case", [MATMULS[2], QMATMULS[2], CONVS[1], QCONVS[0]], ids=str)
 def test_constant_weights(case: Case) -> None:
     """Zero points of constants are subtracted when the plan is made, scales multiplied."""
-    positions = {"MatMulInteger": (1, 3), "ConvInteger": (1, 2, 3)}.get(case.op_type, (1, 2, 3, 4, 5, 6, 7))
+    positions = {"MatMulInteger": (1, 3), "ConvInteger": (1, 2, 3)}.get(
+        case.op_type, (1, 2, 3, 4, 5, 6, 7)
+    )
     check_device(case.but(constant=positions))
 
 

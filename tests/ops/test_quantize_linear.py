@@ -34,7 +34,10 @@ def _dequantize(case: Case) -> Case:
     assert zero is not None
     limits = np.iinfo(zero.dtype)
     x = random(
-        *case.inputs[0].shape, low=limits.min, high=limits.max, dtype=zero.dtype.name  # type: ignore[union-attr]
+        *case.inputs[0].shape,
+        low=limits.min,
+        high=limits.max,
+        dtype=zero.dtype.name,  # type: ignore[union-attr]
     )
     return case.but(op_type="DequantizeLinear", inputs=(x, scale, zero))
 
@@ -87,7 +90,8 @@ def test_device(case: Case) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("target", ["uint8", "int8", "int16"])
 def test_ties_and_their_neighbours(dtype: str, target: str) -> None:
-    """Halves go to even; the numbers beside them to their own side. In float16 quotients are rounded first."""
+    """Halves go to even; the numbers beside them to their own side. In float16 quotients are
+    rounded first."""
     halves = np.arange(-300, 300) + 0.5
     scale = np.asarray(0.037, dtype)
     ties = (halves * scale.astype(np.float64)).astype(dtype)
@@ -106,6 +110,10 @@ def test_saturation() -> None:
 
 
 def test_granularity_that_does_not_fit() -> None:
-    for scale, given in [((4,), {}), ((2, 2, 5), {"block_size": 3}), ((2, 3, 5), {"block_size": -1})]:
+    for scale, given in [
+        ((4,), {}),
+        ((2, 2, 5), {"block_size": 3}),
+        ((2, 3, 5), {"block_size": -1}),
+    ]:
         with pytest.raises(InvalidModelError):
             _quantize((2, 3, 5), scale, "int8", **given).types()

@@ -56,7 +56,11 @@ LP = [
     for p in (1, 2)
     for opset in (1, 22)
 ]
-ZEROS = [Case("LpNormalization", (np.zeros((2, n), np.float32),), {"p": p}) for p in (1, 2) for n in (5, 32)]
+ZEROS = [
+    Case("LpNormalization", (np.zeros((2, n), np.float32),), {"p": p})
+    for p in (1, 2)
+    for n in (5, 32)
+]
 EMPTY = [_layer((0, 8), -1, (8,), (8,), outputs=3), Case("LpNormalization", (random(0, 3),))]
 
 

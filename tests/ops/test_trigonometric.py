@@ -31,8 +31,33 @@ FUNCTIONS = [
 NAMES = [name for name, _, _ in FUNCTIONS]
 
 SPECIAL = np.array(
-    [0, -0.0, 1e-30, 0.5, -0.5, 1, -1, 1.5, -1.5, 2.5, 1e4, -1e4, 80, -80, 89, -89, 95, 3e38]
-    + [-3e38, np.inf, -np.inf, np.nan, 1 - 2**-24, 2**-24 - 1, 1 + 2**-23],
+    [
+        0,
+        -0.0,
+        1e-30,
+        0.5,
+        -0.5,
+        1,
+        -1,
+        1.5,
+        -1.5,
+        2.5,
+        1e4,
+        -1e4,
+        80,
+        -80,
+        89,
+        -89,
+        95,
+        3e38,
+        -3e38,
+        np.inf,
+        -np.inf,
+        np.nan,
+        1 - 2**-24,
+        2**-24 - 1,
+        1 + 2**-23,
+    ],
     np.float32,
 )
 #: at 3e38 the reduced angle has no digits left: nothing is promised there
@@ -43,9 +68,7 @@ CASES = [
     for op, low, high in FUNCTIONS
     for shape in [(1, 5, 7, 3), (17,), (4, 16), ()]
 ]
-CASES += [
-    Case(op, (random(2, 3, 5, low=low, high=high),), opset=9) for op, low, high in FUNCTIONS
-]
+CASES += [Case(op, (random(2, 3, 5, low=low, high=high),), opset=9) for op, low, high in FUNCTIONS]
 C4_CASES = [
     Case(op, (random(*shape, low=low, high=high),), layout="c4")
     for op, low, high in FUNCTIONS

@@ -109,6 +109,14 @@ def test_what_could_overflow_runs_on_the_host() -> None:
     assert found["y"] == "Mod has no kernel for int64"
 
 
+def test_constants_that_the_device_cannot_hold() -> None:
+    """The result would fit: huge % (i + 1) < 41."""
+    nodes = [*FOUND, node("Add", "i one", "a"), node("Mod", "huge a", "y")]
+    proto = model(nodes, X, {"y": ("int64", None)}, CONSTANTS | {"one": np.array(1)})
+    found = where(rewritten(proto, bound_integers))
+    assert found["a"] is None and found["y"] == "Mod has no kernel for int64"
+
+
 def test_integers_of_the_caller_are_computed_on_the_host() -> None:
     inputs = {"n": ("int64", [4]), "m": ("int64", [4])}
     assert where(bounded([node("Add", "n m", "y")], inputs))["y"] == "Add has no kernel for int64"

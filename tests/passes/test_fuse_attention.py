@@ -33,7 +33,11 @@ PLAIN = ["Transpose", "MatMul", "Softmax", "MatMul"]
 
 
 def run(
-    nodes: list[Any], wanted: list[str], outputs: dict[str, Any] | None = None, opset: int = 13, x: Any = X
+    nodes: list[Any],
+    wanted: list[str],
+    outputs: dict[str, Any] | None = None,
+    opset: int = 13,
+    x: Any = X,
 ) -> Any:
     return check(model(nodes, x, outputs or Y, NUMBERS, opset=opset), wanted, PASS)
 
@@ -51,8 +55,19 @@ def test_plain() -> None:
         ([TURN, node("MatMul", "q t", "a"), node("Mul", "a half", "s")], 0.5),
         ([TURN, node("MatMul", "q t", "a"), node("Div", "a eight", "s")], 1 / 8),
         ([TURN, node("Mul", "half q", "a"), node("MatMul", "a t", "s")], 0.5),
-        ([TURN, node("Mul", "t root", "b"), node("Mul", "q root", "a"), node("MatMul", "a b", "s")], 0.36),
-        ([node("Mul", "k half", "b"), node("Transpose", "b", "t", perm=[0, 1, 3, 2]), PRODUCT], 0.5),
+        (
+            [
+                TURN,
+                node("Mul", "t root", "b"),
+                node("Mul", "q root", "a"),
+                node("MatMul", "a b", "s"),
+            ],
+            0.36,
+        ),
+        (
+            [node("Mul", "k half", "b"), node("Transpose", "b", "t", perm=[0, 1, 3, 2]), PRODUCT],
+            0.5,
+        ),
     ],
 )
 def test_scales(nodes: list[Any], scale: float) -> None:
@@ -76,7 +91,11 @@ def test_keys_that_come_transposed() -> None:
 
 def test_three_dimensions_and_old_softmax() -> None:
     x = {"q": [6, 5, 8], "k": [6, 7, 8], "v": [6, 7, 4], "m": [6, 5, 7]}
-    nodes = [node("Transpose", "k", "t", perm=[0, 2, 1]), node("MatMul", "q t", "a"), node("Add", "a m", "s")]
+    nodes = [
+        node("Transpose", "k", "t", perm=[0, 2, 1]),
+        node("MatMul", "q t", "a"),
+        node("Add", "a m", "s"),
+    ]
     run([*nodes, node("Softmax", "s", "p", axis=2), LAST], ["Attention+"], opset=11, x=x)
 
 
@@ -97,7 +116,11 @@ def test_scales_that_are_no_numbers() -> None:
 
 @pytest.mark.parametrize("value", ["s", "p"])
 def test_values_that_others_read(value: str) -> None:
-    run([TURN, PRODUCT, SOFT, LAST, node("Neg", value, "z")], [*PLAIN, "Neg"], {"y": None, "z": None})
+    run(
+        [TURN, PRODUCT, SOFT, LAST, node("Neg", value, "z")],
+        [*PLAIN, "Neg"],
+        {"y": None, "z": None},
+    )
     run([TURN, PRODUCT, SOFT, LAST], PLAIN, {"y": None, value: None})
 
 
@@ -144,7 +167,9 @@ def test_torch_export(opset: int) -> None:
     stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(Net().eval(), (torch.randn(2, 5, 16),), stream, opset_version=opset, dynamo=False)
+        torch.onnx.export(
+            Net().eval(), (torch.randn(2, 5, 16),), stream, opset_version=opset, dynamo=False
+        )
     proto = onnx.load_from_string(stream.getvalue())
     graph = rewritten(proto, PASS)
     assert operators(graph).count("Attention+") == 1 and "Softmax" not in operators(graph)

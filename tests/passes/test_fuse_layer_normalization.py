@@ -43,7 +43,9 @@ AFFINE = [node("Mul", "n scale", "t"), node("Add", "t bias", "y")]
 WHOLE = [*CENTER, *SQUARE, *ROOT, DIVIDE, *AFFINE]
 
 
-def run(nodes: list[Any], wanted: list[str], outputs: dict[str, Any] | None = None, x: Any = X) -> Any:
+def run(
+    nodes: list[Any], wanted: list[str], outputs: dict[str, Any] | None = None, x: Any = X
+) -> Any:
     return check(model(nodes, x, outputs or Y, NUMBERS, opset=13), wanted, PASS)
 
 
@@ -58,10 +60,11 @@ def test_as_torch_writes_it() -> None:
     "nodes",
     [
         [*CENTER, node("Mul", "d d", "s"), mean("s", "v"), *ROOT, DIVIDE, *AFFINE],
-        [*CENTER, node("Sub", "x m", "b"), node("Pow", "b two", "s"), mean("s", "v"), *ROOT, DIVIDE, *AFFINE],
+        [*CENTER, node("Sub", "x m", "b"), node("Pow", "b two", "s"), mean("s", "v"), *ROOT,
+         DIVIDE, *AFFINE],
         [*CENTER, *SQUARE, *ROOT, node("Reciprocal", "r", "i"), node("Mul", "i d", "n"), *AFFINE],
-        [*CENTER, *SQUARE, node("Add", "epsilon v", "e"), *ROOT[1:], DIVIDE, node("Mul", "scale n", "t"),
-         node("Add", "bias t", "y")],
+        [*CENTER, *SQUARE, node("Add", "epsilon v", "e"), *ROOT[1:], DIVIDE,
+         node("Mul", "scale n", "t"), node("Add", "bias t", "y")],
     ],
 )  # fmt: skip
 def test_other_spellings(nodes: list[Any]) -> None:
@@ -93,8 +96,18 @@ def test_means_over_different_axes() -> None:
 
 
 def test_another_power_or_several_epsilons() -> None:
-    cube = [*CENTER, node("Abs", "d", "a"), node("Pow", "a three", "s"), SQUARE[1], *ROOT, DIVIDE, *AFFINE]
-    assert "LayerNormalization" not in operators(rewritten(model(cube, X, Y, NUMBERS, opset=13), PASS))
+    cube = [
+        *CENTER,
+        node("Abs", "d", "a"),
+        node("Pow", "a three", "s"),
+        SQUARE[1],
+        *ROOT,
+        DIVIDE,
+        *AFFINE,
+    ]
+    assert "LayerNormalization" not in operators(
+        rewritten(model(cube, X, Y, NUMBERS, opset=13), PASS)
+    )
     many = [*CENTER, *SQUARE, node("Add", "v epsilons", "e"), *ROOT[1:], DIVIDE, *AFFINE]
     run(many, [*NAMES, "Mul", "Add"])
 
@@ -127,7 +140,15 @@ def test_computed_scale_stays_outside() -> None:
 
 
 def test_means_that_drop_dimensions() -> None:
-    nodes = [mean("x", "m", keepdims=0), CENTER[1], SQUARE[0], mean("s", "v", keepdims=0), *ROOT, DIVIDE, *AFFINE]
+    nodes = [
+        mean("x", "m", keepdims=0),
+        CENTER[1],
+        SQUARE[0],
+        mean("s", "v", keepdims=0),
+        *ROOT,
+        DIVIDE,
+        *AFFINE,
+    ]
     run(nodes, [*NAMES, "Mul", "Add"], x={"x": [8, 8]})
 
 

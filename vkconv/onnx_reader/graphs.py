@@ -149,12 +149,12 @@ class GraphReader:
         readers = self._subgraphs(item, attributes)
         if readers:
             formal = [self._find(i, "") if i else None for i in map(text, item.input)]
-            inputs = formal + _close(readers, attributes)
+            inputs = [*formal, *_close(readers, attributes)]
         opset = self._opsets.get(domain, 1)
         return Node(op_type, inputs, outputs, attributes, name, domain, opset)
 
     def _subgraphs(self, item: NodeProto, attributes: dict[str, Any]) -> list[GraphReader]:
-        """Reads the graphs a node holds into ``attributes``; the readers, for what they captured."""
+        """Reads the graphs a node holds into ``attributes``; the readers know what is captured."""
         readers = []
         for given in item.attribute:
             if given.type == AttributeProto.GRAPH:

@@ -8,6 +8,8 @@ its own), and these are expanded as every other one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any, TypeAlias
 
 import onnx.defs
 import onnx.shape_inference
@@ -26,6 +28,8 @@ from vkconv.onnx_reader.functions import inline_functions
 
 #: whether an operator (domain, name) can be run as it is
 IsKnown = Callable[[str, str], bool]
+#: onnx.defs.OpSchema, whose type information lacks what is asked for here
+Schema: TypeAlias = Any
 
 #: definitions may use operators that have one themselves (SoftmaxCrossEntropyLoss), no deeper
 MAX_ROUNDS = 4
@@ -65,15 +69,13 @@ def expand_definitions(model: ModelProto, is_known: IsKnown, label: str) -> Mode
     return model
 
 
-def _defined(
-    node: NodeProto, opsets: dict[str, int], is_known: IsKnown
-) -> onnx.defs.OpSchema | None:
+def _defined(node: NodeProto, opsets: dict[str, int], is_known: IsKnown) -> Schema | None:
     """The schema of an unknown operator that the standard defines by others."""
     domain = _short(node.domain)
     if domain not in opsets or is_known(domain, node.op_type):
         return None
     try:
-        schema = onnx.defs.get_schema(node.op_type, opsets[domain], domain)
+        schema: Schema = onnx.defs.get_schema(node.op_type, opsets[domain], domain)
     except (onnx.defs.SchemaError, TypeError):
         # TypeError: a name that is no UTF-8, which protobuf hands out as bytes
         return None
@@ -82,9 +84,9 @@ def _defined(
 
 
 def _definition(
-    schema: onnx.defs.OpSchema, node: NodeProto, opset: int, types: dict[str, TypeProto]
+    schema: Schema, node: NodeProto, opset: int, types: dict[str, TypeProto]
 ) -> FunctionProto | None:
-    """The function for this node, to which it gives all attributes; None where types are missing."""
+    """The function for the node, which is given all attributes; None where types are missing."""
     given = {item.name for item in node.attribute}
     for name, attribute in schema.attributes.items():
         if name not in given and attribute.default_value.type != AttributeProto.UNDEFINED:
@@ -117,10 +119,8 @@ def _newest(versions: Iterable[int], opset: int) -> int:
 
 def _types(model: ModelProto) -> dict[str, TypeProto]:
     """Types of all values by name: those declared, and those that onnx infers."""
-    try:
+    with suppress(Exception):  # beyond 2 GiB, or the model contradicts itself: what it declares
         model = onnx.shape_inference.infer_shapes(model)
-    except Exception:  # beyond 2 GiB, or where the model contradicts itself: what it declares
-        pass
     found: dict[str, TypeProto] = {}
     for graph in _graphs(model.graph):
         for info in _infos(graph):
@@ -148,7 +148,7 @@ def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 
 
 def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """This and all graphs its nodes hold."""
+    """The graph itself and all that its nodes hold."""
     yield graph
     for node in graph.node:
         for held in _held(node):

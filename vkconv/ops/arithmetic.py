@@ -15,6 +15,7 @@ from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.base import (
     ARITHMETIC,
     FLOATS,
+    INTEGERS,
     Lowering,
     Operator,
     Tensor,
@@ -31,6 +32,7 @@ from vkconv.ops.binary import (
     too_many_dimensions,
 )
 from vkconv.ops.binary_codes import Binary
+from vkconv.ops.float_mod import lower_float_mod
 
 
 @operator("Add", since=(1, 6, 7, 13, 14))
@@ -87,15 +89,17 @@ class Div(BinaryOperator):
 class Mod(BinaryOperator):
     """Remainder of a / b, with the sign of b (fmod=0, integers only) or of a (fmod=1)."""
 
-    # the kernel has it for integers: without a fused multiply-add, a float remainder loses all its
-    # digits where a / b is large
-    device_dtypes: ClassVar[frozenset[str]] = frozenset({"int32"})
+    # the remainder of narrow integers is as narrow
+    device_dtypes: ClassVar[frozenset[str]] = FLOATS | (INTEGERS - {"bool", "int64"})
     fmod: int = 0
 
     def infer(self, a: Value, b: Value) -> TensorType:
         if self.fmod == 0 and a.dtype.startswith("float") and self.version < 28:
             raise InvalidModelError("fmod is 0, which is for integers only")
         return super().infer(a, b)
+
+    def layout(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> Layout:
+        return "linear"
 
     def reference(self, a: Array, b: Array) -> Array:
         if a.dtype.kind == "f":
@@ -112,6 +116,8 @@ class Mod(BinaryOperator):
     ) -> list[Dispatch]:
         y = outputs[0].on_device
         a, b = (broadcast_operand(ctx, x, y) for x in inputs if x is not None)
+        if not y.is_integer:
+            return lower_float_mod(ctx, a, b, y, floored=not self.fmod)
         return lower_binary(ctx, Binary.REMAINDER if self.fmod else Binary.MOD, a, b, y)
 
 

@@ -1,4 +1,5 @@
-"""Attention: scaled dot products of queries and keys, softmax, and the mean of values they weight."""
+"""Attention: scaled dot products of queries and keys, softmax, and the mean of values they
+weight."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from vkconv.ops.reduction_kernels import MOST_ITERATIONS
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the inputs' shapes say. ``flat``: heads lie beside each other in the last dimension (3-D inputs)."""
+    """What the inputs' shapes say. ``flat``: heads lie beside each other in the last dimension (3-D
+    inputs)."""
 
     batch: int
     heads: int
@@ -43,11 +45,13 @@ class Sizes:
 
 @operator("Attention", since=(23, 24, 25))
 class Attention(Operator):
-    """y = softmax(softcap(scale q k^T) + bias) v per head; groups of query heads share a key and value head.
+    """y = softmax(softcap(scale q k^T) + bias) v per head; groups of query heads share a key and
+    value head.
 
-    q (B, H, S, D) or (B, S, H D), k and v likewise with H_kv heads and T positions, past ones before them. bias: of
-    the mask (false: -infinity), of the causal frontier j <= i + past, of a window around i + past, of the lengths.
-    A query that no key takes part in gives zeros. Outputs: y, keys and values with the past, the scores of a stage.
+    q (B, H, S, D) or (B, S, H D), k and v likewise with H_kv heads and T positions, past ones
+    before them. bias: of the mask (false: -infinity), of the causal frontier j <= i + past, of a
+    window around i + past, of the lengths. A query that no key takes part in gives zeros. Outputs:
+    y, keys and values with the past, the scores of a stage.
     """
 
     linear_inputs: ClassVar[frozenset[int]] = frozenset({3, 6})
@@ -65,22 +69,28 @@ class Attention(Operator):
         self, q: Sequence[int], k: Sequence[int], v: Sequence[int], past: Sequence[int] | None
     ) -> Sizes:
         if not len(q) == len(k) == len(v) or len(q) not in (3, 4):
-            raise InvalidModelError(f"shapes {q}, {k} and {v} of q, k and v are not all 3-D or all 4-D")
+            raise InvalidModelError(
+                f"shapes {q}, {k} and {v} of q, k and v are not all 3-D or all 4-D"
+            )
         flat = len(q) == 3
         if flat:
             heads, kv_heads = self.q_num_heads or 0, self.kv_num_heads or 0
             if heads < 1 or kv_heads < 1:
-                raise InvalidModelError("3-D inputs need the attributes q_num_heads and kv_num_heads")
+                raise InvalidModelError(
+                    "3-D inputs need the attributes q_num_heads and kv_num_heads"
+                )
             if q[2] % heads or k[2] % kv_heads or v[2] % kv_heads:
-                raise InvalidModelError(f"hidden sizes {q[2]}, {k[2]}, {v[2]} do not divide into heads")
+                raise InvalidModelError(
+                    f"hidden sizes {q[2]}, {k[2]}, {v[2]} do not divide into heads"
+                )
             q = (q[0], heads, q[1], q[2] // heads)
             k = (k[0], kv_heads, k[1], k[2] // kv_heads)
             v = (v[0], kv_heads, v[1], v[2] // kv_heads)
         if q[0] != k[0] or k[:3] != v[:3] or q[3] != k[3] or k[1] < 1 or q[1] % k[1]:
-            raise InvalidModelError(f"q {tuple(q)}, k {tuple(k)} and v {tuple(v)} do not fit each other")
-        return Sizes(
-            q[0], q[1], k[1], q[2], k[2], past[2] if past else 0, q[3], v[3], flat
-        )
+            raise InvalidModelError(
+                f"q {tuple(q)}, k {tuple(k)} and v {tuple(v)} do not fit each other"
+            )
+        return Sizes(q[0], q[1], k[1], q[2], k[2], past[2] if past else 0, q[3], v[3], flat)
 
     def infer(
         self,
@@ -103,10 +113,12 @@ class Attention(Operator):
             if value is not None and value.dims != (n.batch, n.kv_heads, n.past, size):
                 raise InvalidModelError(f"'{value.name}' has shape {value.dims}")
         if lengths is not None and lengths.dims != (n.batch,):
-            raise InvalidModelError(f"nonpad_kv_seqlen has shape {lengths.dims}, expected ({n.batch},)")
+            raise InvalidModelError(
+                f"nonpad_kv_seqlen has shape {lengths.dims}, expected ({n.batch},)"
+            )
         if mask is not None:
             self._check_mask(mask.dims, n)
-        y = (n.batch, n.heads, n.queries, n.value_size)
+        y: tuple[int, ...] = (n.batch, n.heads, n.queries, n.value_size)
         if n.flat:
             y = (n.batch, n.queries, n.heads * n.value_size)
         return (
@@ -121,7 +133,9 @@ class Attention(Operator):
         shorter = self.version >= 24 and shape and shape[-1] <= n.total_keys
         shown = (*shape[:-1], n.total_keys) if shorter else tuple(shape)
         if broadcast_shapes(shown, n.scores) != n.scores:
-            raise InvalidModelError(f"the mask's shape {tuple(shape)} does not broadcast to {n.scores}")
+            raise InvalidModelError(
+                f"the mask's shape {tuple(shape)} does not broadcast to {n.scores}"
+            )
 
     def mask_keys(self, shape: Sequence[int], n: Sizes) -> tuple[int, bool]:
         """How many keys the mask speaks of, and whether it has one element for all of them."""
@@ -141,9 +155,12 @@ class Attention(Operator):
         n = self.sizes(q.shape, k.shape, v.shape, None if past_key is None else past_key.shape)
         if n.flat:
             k, v = (
-                x.reshape(n.batch, n.keys, n.kv_heads, -1).transpose(0, 2, 1, 3) for x in (k, v)
+                x.reshape(n.batch, n.keys, n.kv_heads, x.shape[2] // n.kv_heads).transpose(
+                    0, 2, 1, 3
+                )
+                for x in (k, v)
             )
-            q_heads = q.reshape(n.batch, n.queries, n.heads, -1).transpose(0, 2, 1, 3)
+            q_heads = q.reshape(n.batch, n.queries, n.heads, n.head_size).transpose(0, 2, 1, 3)
         else:
             q_heads = q
         if past_key is not None and past_value is not None:
@@ -162,7 +179,7 @@ class Attention(Operator):
             weights[some] = e / e.sum(1, keepdims=True)
         y = weights @ values
         if n.flat:
-            y = y.transpose(0, 2, 1, 3).reshape(n.batch, n.queries, -1)
+            y = y.transpose(0, 2, 1, 3).reshape(n.batch, n.queries, n.heads * n.value_size)
         stage = (scores, capped, biased, weights)[self.qk_matmul_output_mode]
         return (y.astype(q.dtype), k, v, stage.astype(q.dtype))[: self.output_count]
 
@@ -211,7 +228,7 @@ class Attention(Operator):
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
     ) -> list[Dispatch]:
-        q, k, v, mask, past, _, lengths = (*inputs, None, None, None, None)[:7]
+        q, k, v, mask, past = (*inputs, None, None)[:5]
         assert q is not None and k is not None and v is not None
         n = self.sizes(q.shape, k.shape, v.shape, None if past is None else past.shape)
         left, right = self.window()

@@ -1,4 +1,5 @@
-"""Attention as dispatches: heads gathered, product with the keys, ``attention_softmax``, product with the values."""
+"""Attention as dispatches: heads gathered, product with the keys, ``attention_softmax``, product
+with the values."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from vkconv.ir import TensorType, Value
 from vkconv.ops.base import FLOATS, Lowering, Tensor
 from vkconv.ops.copying import Dim, strided_copy
 from vkconv.ops.grids import spread
-from vkconv.ops.matrix_product import Epilogue, Matrices, lower_product
+from vkconv.ops.matrix_operands import Matrices
+from vkconv.ops.matrix_product import Epilogue, lower_product
 from vkconv.ops.reduction_kernels import lanes_per_row
 
 #: ``STAGE_<name>`` of ``shaders/attention_softmax.comp``, which are the modes of qk_matmul_output
@@ -68,7 +70,8 @@ def lower_attention(
     inputs: Sequence[Tensor | None],
     outputs: Sequence[Tensor],
 ) -> list[Dispatch]:
-    """Outputs: y, and where asked for the present keys, present values, and the scores of stage ``mode``."""
+    """Outputs: y, and where asked for the present keys, present values, and the scores of stage
+    ``mode``."""
     q, k, v, mask, past_key, past_value, lengths = (*inputs, None, None, None, None)[:7]
     assert q is not None and k is not None and v is not None
     present = [t.on_device for t in outputs[1:3]] + [None, None]
@@ -79,12 +82,18 @@ def lower_attention(
     values = _cache(ctx, v, past_value, n.value_size, n, present[1], steps)
     if not prod(n.scores):
         # no keys: the mean of no values is zero, which the product over an empty dimension gives
-        return steps + weigh(ctx, n, scratch_tensor(ctx, n.scores, "weights"), values, outputs[0].on_device)
+        return steps + weigh(
+            ctx, n, scratch_tensor(ctx, n.scores, "weights"), values, outputs[0].on_device
+        )
     scores = stage if mode == 0 and stage is not None else scratch_tensor(ctx, n.scores, "scores")
     steps += score(ctx, n, queries, keys, factor, scores)
     if mode in (1, 2) and stage is not None:
         steps.append(masked_softmax(ctx, n, window, mode, scores, mask, lengths, stage))
-    weights = stage if mode == SOFTMAX_STAGE and stage is not None else scratch_tensor(ctx, n.scores, "weights")
+    weights = (
+        stage
+        if mode == SOFTMAX_STAGE and stage is not None
+        else scratch_tensor(ctx, n.scores, "weights")
+    )
     steps.append(masked_softmax(ctx, n, window, SOFTMAX_STAGE, scores, mask, lengths, weights))
     return steps + weigh(ctx, n, weights, values, outputs[0].on_device)
 
@@ -99,12 +108,14 @@ def score(
     *,
     keys_are_rows: bool = True,
 ) -> list[Dispatch]:
-    """y = factor times queries times keys, each key a row; or else a column."""
+    """Scores y: factor times queries times keys, each key a row; or else a column."""
     share = (n.batch, n.kv_heads, n.heads // n.kv_heads)
     return lower_product(
         ctx,
         Matrices(_tensor(queries), share, n.queries, n.head_size),
-        Matrices(_tensor(keys), (*share[:2], 1), n.head_size, n.total_keys, transposed=keys_are_rows),
+        Matrices(
+            _tensor(keys), (*share[:2], 1), n.head_size, n.total_keys, transposed=keys_are_rows
+        ),
         y,
         share,
         Epilogue(factor),
@@ -112,7 +123,7 @@ def score(
 
 
 def weigh(ctx: Lowering, n: Sizes, weights: View, values: View, y: View) -> list[Dispatch]:
-    """y = weights times values, heads beside each other where y is flat."""
+    """Means y: weights times values, heads beside each other where y is flat."""
     share = (n.batch, n.kv_heads, n.heads // n.kv_heads)
     heads = (n.batch, n.heads, n.queries, n.value_size)
     target = scratch_tensor(ctx, heads, "values of heads") if n.flat else y
@@ -139,7 +150,7 @@ def weigh(ctx: Lowering, n: Sizes, weights: View, values: View, y: View) -> list
 def _heads(
     ctx: Lowering, x: Tensor, heads: int, size: int, n: Sizes, steps: list[Dispatch]
 ) -> View:
-    """x as (batch, heads, positions, size)."""
+    """View or copy of x as (batch, heads, positions, size)."""
     view = ctx.operand(x, "linear")
     positions = x.shape[1] if n.flat else x.shape[2]
     shape = (n.batch, heads, positions, size)
@@ -163,7 +174,11 @@ def _cache(
     if past is None and present is None:
         return _heads(ctx, new, n.kv_heads, size, n, steps)
     shape = (n.batch, n.kv_heads, n.total_keys, size)
-    y = present if present is not None else scratch_tensor(ctx, shape, f"{new.value.name} with past")
+    y = (
+        present
+        if present is not None
+        else scratch_tensor(ctx, shape, f"{new.value.name} with past")
+    )
     if past is not None:
         run = n.past * size
         dims = [Dim(n.batch * n.kv_heads, run, n.total_keys * size), Dim(run, 1, 1)]
@@ -175,7 +190,8 @@ def _cache(
 def _into_cache(
     ctx: Lowering, x: Tensor, y: View, heads: int, size: int, n: Sizes, first: int
 ) -> list[Dispatch]:
-    """Copy x, of either form, to the positions from ``first`` on of y (batch, heads, positions, size)."""
+    """Copy x, of either form, to the positions from ``first`` on of y (batch, heads, positions,
+    size)."""
     positions = x.shape[1] if n.flat else x.shape[2]
     all_positions = y.shape[2]
     head, position = (size, heads * size) if n.flat else (positions * size, size)

@@ -1,4 +1,5 @@
-"""Functions of the bits of integers: And, Or, Xor, Not and shifts; the kernel ``bitwise``, linear."""
+"""Functions of the bits of integers: And, Or, Xor, Not and shifts; the kernel ``bitwise``,
+linear."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import Lowering, Operator, Tensor, broadcast_shapes, operator
-from vkconv.ops.binary import lane_dimensions, require_same_dtype, too_many_dimensions
-from vkconv.ops.broadcasting import KERNEL_DIMENSIONS, linear_walk
+from vkconv.ops.binary import require_same_dtype, too_many_dimensions
+from vkconv.ops.broadcasting import KERNEL_DIMENSIONS, lane_dimensions, linear_walk
 from vkconv.ops.grids import spread
 
 
@@ -29,14 +30,14 @@ class Bitwise(IntEnum):
     RIGHT = 5
 
 
-#: int64 values that the device holds are int32 with their sign extended, which these functions keep
-_KEEPING = frozenset({"int64", "int32", "int16", "int8", "uint16", "uint8"})
+#: int64 may hold what int32 does not
+_DTYPES = frozenset({"int32", "int16", "int8", "uint16", "uint8"})
 
 
 class BitwiseOperator(Operator):
     """y = f(a, b), a and b broadcast against each other."""
 
-    device_dtypes: ClassVar[frozenset[str]] = _KEEPING
+    device_dtypes: ClassVar[frozenset[str]] = _DTYPES
 
     def function(self) -> Bitwise:
         raise NotImplementedError
@@ -56,15 +57,13 @@ class BitwiseOperator(Operator):
 
 
 def lower_bitwise(ctx: Lowering, function: Bitwise, a: View, b: View, y: View) -> list[Dispatch]:
-    """y = f(a, b) for linear views of integers that broadcast to y's shape."""
+    """Dispatches of y = f(a, b) for linear views of integers that broadcast to y's shape."""
     if not y.span:
         return []
     walk = linear_walk(y.shape, (a.shape, b.shape)).padded()
     over_lanes = lane_dimensions(walk)
     rows = KERNEL_DIMENSIONS - over_lanes
-    grid = spread(
-        ctx.caps, prod(walk.size[rows:]), prod(walk.size[3:rows]), prod(walk.size[:3])
-    )
+    grid = spread(ctx.caps, prod(walk.size[rows:]), prod(walk.size[3:rows]), prod(walk.size[:3]))
     return [
         ctx.dispatch(
             "bitwise",
@@ -119,7 +118,7 @@ class BitwiseXor(BitwiseOperator):
 class BitwiseNot(Operator):
     """y = ~x."""
 
-    device_dtypes: ClassVar[frozenset[str]] = _KEEPING
+    device_dtypes: ClassVar[frozenset[str]] = _DTYPES
 
     def infer(self, x: Value) -> TensorType:
         return x.known_type
@@ -138,12 +137,13 @@ class BitwiseNot(Operator):
 
 @operator("BitShift", since=(11, 28))
 class BitShift(BitwiseOperator):
-    """y = a << b or a >> b, by ``direction``; signed types, shifted arithmetically, since version 28.
+    """y = a << b or a >> b, by ``direction``; signed types, shifted arithmetically, since version
+    28.
 
-    A shift by a negative number, or by as many bits as the type has, leaves the extended sign (right) or 0.
+    A shift by a negative number, or by as many bits as the type has, leaves the extended sign
+    (right) or 0.
     """
 
-    device_dtypes: ClassVar[frozenset[str]] = frozenset({"int32", "int16", "int8", "uint16", "uint8"})
     direction: str
 
     def function(self) -> Bitwise:
@@ -159,6 +159,6 @@ class BitShift(BitwiseOperator):
         inside = (b >= 0) & (b < bits)
         amount = np.where(inside, b, 0).astype(a.dtype)
         if self.direction == "LEFT":
-            return np.where(inside, np.left_shift(a, amount), a.dtype.type(0))
+            return np.where(inside, np.left_shift(a, amount), 0).astype(a.dtype)
         fill = np.where(a < 0, -1, 0).astype(a.dtype)
-        return np.where(inside, np.right_shift(a, amount), fill)
+        return np.asarray(np.where(inside, np.right_shift(a, amount), fill))

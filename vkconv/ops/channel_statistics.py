@@ -1,7 +1,9 @@
-"""Normalisation of feature maps by the statistics of groups of channels: three dispatches, C4 or linear.
+"""Normalisation of feature maps by the statistics of groups of channels: three dispatches, C4 or
+linear.
 
-Moments of chunks of channels (``channel_moments``), merged per group and combined with scale and bias
-(``group_moments``), then applied (``normalize_channels``). Groups may begin anywhere in a channel block.
+Moments of chunks of channels (``channel_moments``), merged per group and combined with scale and
+bias (``group_moments``), then applied (``normalize_channels``). Groups may begin anywhere in a
+channel block.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ class Affine(IntEnum):
 class Statistics:
     """What is normalised together, and how.
 
-    ``groups`` of channels per batch element, or (``merged``) of the whole batch. y = (x - mean) * scale /
-    sqrt(variance + epsilon) + bias; ``epsilon_outside``: / (sqrt(variance) + epsilon).
+    ``groups`` of channels per batch element, or (``merged``) of the whole batch. y = (x - mean) *
+    scale / sqrt(variance + epsilon) + bias; ``epsilon_outside``: / (sqrt(variance) + epsilon).
     """
 
     groups: int
@@ -47,11 +49,15 @@ class Statistics:
 def too_many(shape: tuple[int, ...], groups: int, merged: bool) -> str | None:
     """Why the kernels can't take groups of this size, or None."""
     items = ceil_div(prod(shape[2:]), _CHUNK) * (shape[1] // groups) * (shape[0] if merged else 1)
-    return "its groups are too large for one invocation's loops" if 2 * items // 8 > MOST_ITERATIONS else None
+    return (
+        "its groups are too large for one invocation's loops"
+        if 2 * items // 8 > MOST_ITERATIONS
+        else None
+    )
 
 
 def normalize_groups(ctx: Lowering, x: View, y: View, how: Statistics) -> list[Dispatch]:
-    """y = x normalised; both (N, C, ...) and of one layout."""
+    """Dispatches of y = x normalised; both (N, C, ...) and of one layout."""
     channels = y.shape[1]
     if y.layout == "c4":
         n, blocks, h, w = c4_dims(y.shape)

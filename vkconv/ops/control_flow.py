@@ -28,7 +28,7 @@ MOST_ITERATIONS = 10_000_000
 
 def evaluate(graph: Graph, arrays: Sequence[Array]) -> list[Array]:
     """The outputs of a graph by the operators' ``reference``."""
-    known = {value: array for value, array in zip(graph.inputs, arrays, strict=True)}
+    known = dict(zip(graph.inputs, arrays, strict=True))
 
     def array_of(value: Value) -> Array:
         return known[value] if value.array is None else value.array
@@ -227,8 +227,8 @@ class Scan(Repeated):
             for collected, result in zip(scans, outputs[states:], strict=True):
                 collected.append(result)
         made = []
-        for index, (parts, value) in enumerate(zip(scans, results, strict=True)):
-            ordered = parts[::-1] if self.output_reversed(index) else parts
+        for index, (collected, value) in enumerate(zip(scans, results, strict=True)):
+            ordered = collected[::-1] if self.output_reversed(index) else collected
             made.append(_stacked(ordered, value, self.output_axis(index)))
         return (*state, *made)
 

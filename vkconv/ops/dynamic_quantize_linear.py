@@ -18,7 +18,8 @@ from vkconv.ops.reduction_kernels import Combine, Reduction, lower_reduction, me
 
 @operator("DynamicQuantizeLinear", since=(11,))
 class DynamicQuantizeLinear(Operator):
-    """scale = (max(x, 0) - min(x, 0)) / 255, zero_point = round(-min(x, 0) / scale), y = x quantised by them.
+    """scale = (max(x, 0) - min(x, 0)) / 255, zero_point = round(-min(x, 0) / scale), y = x
+    quantised by them.
 
     Where x is zero everywhere the scale is 1.
     """

@@ -1,7 +1,9 @@
-"""Einsum: sums of products over labelled dimensions, as transposes, reductions and batched matrix products.
+"""Einsum: sums of products over labelled dimensions, as transposes, reductions and batched matrix
+products.
 
-Operands are contracted from left to right. A label in both operands that is needed later is a batch dimension, one
-that is not is summed by the product; what only one operand has and nothing needs is summed before.
+Operands are contracted from left to right. A label in both operands that is needed later is a batch
+dimension, one that is not is summed by the product; what only one operand has and nothing needs is
+summed before.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from vkconv.ops.binary import lower_binary, require_same_dtype
 from vkconv.ops.binary_codes import Binary
 from vkconv.ops.copying import Dim, row_major, strided_copy
 from vkconv.ops.einsum_equation import Equation, Label, parse_equation
-from vkconv.ops.matrix_product import Epilogue, Matrices, lower_product
+from vkconv.ops.matrix_operands import Matrices
+from vkconv.ops.matrix_product import Epilogue, lower_product
 from vkconv.ops.reduction_kernels import MOST_ITERATIONS, Combine, Reduction, lower_reduction
 
 _SUM = Reduction(Combine.SUM)
@@ -27,7 +30,8 @@ _SUM = Reduction(Combine.SUM)
 
 @operator("Einsum", since=(12, 28))
 class Einsum(Operator):
-    """y[result] = sum over all other labels of the product of the operands, each indexed by its own labels."""
+    """y[result] = sum over all other labels of the product of the operands, each indexed by its own
+    labels."""
 
     equation: str
 
@@ -64,7 +68,8 @@ class Einsum(Operator):
         work = _Contraction(ctx, parsed, y)
         last = len(tensors) - 1
         terms = [
-            work.single(ctx.operand(tensor, "linear"), index) for index, tensor in enumerate(tensors)
+            work.single(ctx.operand(tensor, "linear"), index)
+            for index, tensor in enumerate(tensors)
         ]
         total = terms[0]
         for index, term in enumerate(terms[1:], 1):
@@ -171,7 +176,11 @@ class _Contraction:
         return self.reduce(_Term(y, labels), needed)
 
     def _matrices(
-        self, term: _Term, batch: tuple[Label, ...], rows: tuple[Label, ...], columns: tuple[Label, ...]
+        self,
+        term: _Term,
+        batch: tuple[Label, ...],
+        rows: tuple[Label, ...],
+        columns: tuple[Label, ...],
     ) -> tuple[View, bool]:
         """The term as a batch of matrices; transposed where it lies so already."""
         if term.labels == (*batch, *columns, *rows):
@@ -188,7 +197,8 @@ class _Contraction:
 
     def finish(self, term: _Term) -> list[Dispatch]:
         """The term, in the order of the result, in y; copied there unless it was made there."""
-        if term.view.storage is not self.y.storage:
+        # an operand may share the storage (both parts of one concatenation), never the place
+        if (term.view.storage, term.view.offset) != (self.y.storage, self.y.offset):
             self._copy(term.view, self._strides(term.labels), self.y, self._final())
         return self.steps
 
@@ -210,9 +220,7 @@ class _Contraction:
         shape = [self.equation.sizes[label] for label in labels]
         return dict(zip(labels, row_major(shape), strict=True))
 
-    def _copy(
-        self, x: View, steps: dict[Label, int], y: View, labels: tuple[Label, ...]
-    ) -> None:
+    def _copy(self, x: View, steps: dict[Label, int], y: View, labels: tuple[Label, ...]) -> None:
         targets = self._strides(labels)
         dims = [Dim(self.equation.sizes[x], steps[x], targets[x]) for x in labels]
         self.steps += strided_copy(self.ctx, x, y, dims)

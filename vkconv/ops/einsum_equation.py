@@ -1,4 +1,5 @@
-"""Einsum's equations: which label each dimension of each operand has, and of the result. Pure parsing."""
+"""Einsum's equations: which label each dimension of each operand has, and of the result. Pure
+parsing."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ Label = str
 class Equation:
     """Labels per operand and of the result, and the size of every label.
 
-    Ellipsis dimensions of size 1 that broadcast carry a label of their own, ending in "*", which is summed away.
+    Ellipsis dimensions of size 1 that broadcast carry a label of their own, ending in "*", which is
+    summed away.
     """
 
     operands: tuple[tuple[Label, ...], ...]
@@ -75,7 +77,8 @@ def _labels(term: str, rank: int, equation: str) -> list[Label]:
     hidden = rank - len(before) - len(after)
     if hidden < 0 or (hidden and not dots):
         raise InvalidModelError(
-            f"equation '{equation}': term '{term}' does not name the {rank} dimensions of its operand"
+            f"equation '{equation}': term '{term}' does not name the {rank} dimensions that its "
+            f"operand has"
         )
     return [*before, *(f"...{i}" for i in reversed(range(hidden))), *after]
 
@@ -87,11 +90,12 @@ def _sizes(
     for term, shape in zip(operands, shapes, strict=True):
         for label, size in zip(term, shape, strict=True):
             known = sizes.setdefault(label, size)
-            if known == size or size == 1 and label.startswith("..."):
+            if known == size or (size == 1 and label.startswith("...")):
                 continue
             if known != 1 or not label.startswith("..."):
                 raise InvalidModelError(
-                    f"equation '{equation}': '{label}' is {known} in one place and {size} in another"
+                    f"equation '{equation}': '{label}' is {known} in one place and {size} in "
+                    f"another"
                 )
             sizes[label] = size
     return sizes

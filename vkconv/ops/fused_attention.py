@@ -1,4 +1,5 @@
-"""Attention as exporters spell it out: what the pass ``fuse_attention`` makes of two products and a softmax."""
+"""Attention as exporters spell it out: what the pass ``fuse_attention`` makes of two products and a
+softmax."""
 
 from __future__ import annotations
 
@@ -19,9 +20,11 @@ from vkconv.ops.reduction_kernels import MOST_ITERATIONS
 
 @operator("Attention", since=(1,), domain="vkconv")
 class FusedAttention(Operator):
-    """y = softmax(scale q k^T + mask) v along the last axis; q (..., S, D), v (..., T, E), 2-D to 4-D, one batch.
+    """y = softmax(scale q k^T + mask) v along the last axis; q (..., S, D), v (..., T, E), 2-D to
+    4-D, one batch.
 
-    k is (..., T, D), or (..., D, T) with ``keys_are_rows`` 0. A row of minus infinities gives NaN, as Softmax does.
+    k is (..., T, D), or (..., D, T) with ``keys_are_rows`` 0. A row of minus infinities gives NaN,
+    as Softmax does.
     """
 
     scale: float = 1.0
@@ -45,16 +48,15 @@ class FusedAttention(Operator):
         return TensorType(q.dtype, (*q.dims[:-1], n.value_size))
 
     def reference(self, q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
-        work = np.float64 if q.dtype == np.float64 else np.float32
-        keys = k.astype(work)
-        scores = q.astype(work) @ (keys.swapaxes(-1, -2) if self.keys_are_rows else keys)
-        scores = scores * work(self.scale)
+        keys = k.astype(np.float64)
+        scores = q.astype(np.float64) @ (keys.swapaxes(-1, -2) if self.keys_are_rows else keys)
+        scores = scores * self.scale
         if mask is not None:
-            scores = scores + mask.astype(work)
+            scores = scores + mask.astype(np.float64)
         with np.errstate(all="ignore"):
             e = np.exp(scores - scores.max(-1, keepdims=True))
             weights = e / e.sum(-1, keepdims=True)
-        return np.asarray(weights @ v.astype(work)).astype(q.dtype)
+        return np.asarray(weights @ v.astype(np.float64)).astype(q.dtype)
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         q, k, v = inputs[:3]
@@ -86,7 +88,11 @@ class FusedAttention(Operator):
         )
         single = mask is not None and (not mask.shape or mask.shape[-1] == 1)
         window = Window(-1, -1, 0.0, n.keys, single, empty_is_nan=True)
-        steps.append(masked_softmax(ctx, n, window, 3, scores, _in_four(ctx, mask, len(q.shape)), None, weights))
+        steps.append(
+            masked_softmax(
+                ctx, n, window, 3, scores, _in_four(ctx, mask, len(q.shape)), None, weights
+            )
+        )
         return steps + weigh(ctx, n, weights, ctx.operand(v, "linear"), y)
 
     def flops(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> int:

@@ -1,8 +1,10 @@
-"""GroupNormalization and InstanceNormalization: feature maps normalised per group of channels, or per channel."""
+"""GroupNormalization and InstanceNormalization: feature maps normalised per group of channels, or
+per channel."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +17,8 @@ from vkconv.ops.channel_statistics import Affine, Statistics, normalize_groups, 
 
 
 class GroupedNormalization(Operator):
-    """y = scale (x - mean) / sqrt(variance + epsilon) + bias, statistics per batch element and group."""
+    """y = scale (x - mean) / sqrt(variance + epsilon) + bias, statistics per batch element and
+    group."""
 
     linear_inputs: ClassVar[frozenset[int]] = frozenset({1, 2})
     epsilon: float
@@ -36,20 +39,24 @@ class GroupedNormalization(Operator):
         expected = (groups if self.affine_per_group() else channels,)
         for value in (scale, bias):
             if value.dims != expected:
-                raise InvalidModelError(f"'{value.name}' has shape {value.dims}, expected {expected}")
+                raise InvalidModelError(
+                    f"'{value.name}' has shape {value.dims}, expected {expected}"
+                )
         return x.known_type
 
     def reference(self, x: Array, scale: Array, bias: Array) -> Array:
         n, channels = x.shape[:2]
         groups = self.groups(channels)
-        wide = x.astype(np.float64).reshape(n, groups, -1)
+        size = prod(x.shape[2:]) * (channels // groups)
+        wide = x.astype(np.float64).reshape(n, groups, size)
         centered = wide - wide.mean(2, keepdims=True)
         variance = (centered * centered).mean(2, keepdims=True)
         normalised = (centered / np.sqrt(variance + self.epsilon)).reshape(x.shape)
         if self.affine_per_group():
             scale, bias = np.repeat(scale, channels // groups), np.repeat(bias, channels // groups)
         per_channel = (-1, *[1] * (x.ndim - 2))
-        return (normalised * scale.reshape(per_channel) + bias.reshape(per_channel)).astype(x.dtype)
+        y = normalised * scale.reshape(per_channel) + bias.reshape(per_channel)
+        return np.asarray(y).astype(x.dtype)
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         shape = outputs[0].dims
@@ -76,7 +83,8 @@ class GroupedNormalization(Operator):
 
 @operator("GroupNormalization", since=(18, 21))
 class GroupNormalization(GroupedNormalization):
-    """Statistics over groups of channels (Wu & He, 2018); scale and bias per group in version 18, per channel since."""
+    """Statistics over groups of channels (Wu & He, 2018); scale and bias per group in version 18,
+    per channel since."""
 
     num_groups: int
     epsilon: float = 1e-5

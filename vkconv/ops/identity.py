@@ -80,10 +80,11 @@ class Dropout(SameTensor):
 
     def reference(
         self, x: Array, ratio: Array | None = None, training_mode: Array | None = None
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, ...]:
         if training_mode is not None and (ratio is None or ratio.any()):
             _refuse_training(training_mode)
-        return np.array(x), np.ones(x.shape, bool if self.version >= 10 else x.dtype)
+        mask = np.ones(x.shape, bool if self.version >= 10 else x.dtype)
+        return (np.array(x), mask)[: self.output_count]
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         if self.output_count > 1:

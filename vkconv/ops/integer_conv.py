@@ -20,7 +20,8 @@ from vkconv.ops.requantization import centered, factor_array, lower_requantize, 
 
 
 class IntegerConvolution(Operator):
-    """What the two share: attributes as Conv's, x (N, C, spatial...), w (M, C / group, kernel...)."""
+    """What the two share: attributes as Conv's, x (N, C, spatial...), w (M, C / group,
+    kernel...)."""
 
     auto_pad: str
     dilations: tuple[int, ...] | None
@@ -32,17 +33,25 @@ class IntegerConvolution(Operator):
     def axes(self, x: Sequence[int], w: Sequence[int]) -> tuple[Axis, ...]:
         return conv_axes(x[2:], w[2:], self.strides, self.pads, self.dilations, self.auto_pad)
 
-    def infer_shape(self, x: Value, w: Value, per_channel: Sequence[Value | None]) -> tuple[int, ...]:
+    def infer_shape(
+        self, x: Value, w: Value, per_channel: Sequence[Value | None]
+    ) -> tuple[int, ...]:
         if len(x.dims) < 3 or len(w.dims) != len(x.dims) or min(w.dims) < 1:
-            raise InvalidModelError(f"input of shape {x.dims} and weights of shape {w.dims} do not fit")
+            raise InvalidModelError(
+                f"input of shape {x.dims} and weights of shape {w.dims} do not fit"
+            )
         if self.kernel_shape and tuple(self.kernel_shape) != w.dims[2:]:
-            raise InvalidModelError(f"kernel_shape is {list(self.kernel_shape)}, the weights are {w.dims}")
+            raise InvalidModelError(
+                f"kernel_shape is {list(self.kernel_shape)}, the weights are {w.dims}"
+            )
         channels = w.dims[0]
         if self.group < 1 or channels % self.group or w.dims[1] * self.group != x.dims[1]:
             raise InvalidModelError(f"{x.dims[1]} channels, weights {w.dims}, group {self.group}")
         for value in per_channel:
             if value is not None and value.known_type.size != 1 and value.dims != (channels,):
-                raise InvalidModelError(f"'{value.name}' has shape {value.dims}, expected ({channels},)")
+                raise InvalidModelError(
+                    f"'{value.name}' has shape {value.dims}, expected ({channels},)"
+                )
         return (x.dims[0], channels, *(a.out for a in self.axes(x.dims, w.dims)))
 
     def sums(self, x: Array, w: Array, x_zero: Array | None, w_zero: Array | None) -> Array:
@@ -66,7 +75,9 @@ class IntegerConvolution(Operator):
                 slice(k * a.dilation, k * a.dilation + (a.out - 1) * a.stride + 1, a.stride)
                 for a, k in zip(axes, tap, strict=True)
             )
-            part: Array = grouped[(..., *window)].reshape(n, self.group, channels // self.group, prod(spatial))
+            part: Array = grouped[(..., *window)].reshape(
+                n, self.group, channels // self.group, prod(spatial)
+            )
             index: tuple[Any, ...] = (..., *tap)
             matrix: Array = kernels[index]
             total += matrix @ part
@@ -88,7 +99,7 @@ class IntegerConvolution(Operator):
         bias: Tensor | None,
         y: View,
     ) -> list[Dispatch]:
-        """y = the convolution plus bias, int32."""
+        """Dispatches of y = the convolution plus bias, int32."""
         if not y.span:
             return []
         steps: list[Dispatch] = []
@@ -122,7 +133,8 @@ class IntegerConvolution(Operator):
 
 @operator("ConvInteger", since=(10,))
 class ConvInteger(IntegerConvolution):
-    """y = convolution of x - x_zero with w - w_zero in int32; w_zero of all or per output channel."""
+    """y = convolution of x - x_zero with w - w_zero in int32; w_zero of all or per output
+    channel."""
 
     device_dtypes: ClassVar[frozenset[str]] = frozenset({"int8", "uint8"})
     result_dtypes: ClassVar[frozenset[str]] = frozenset({"int32"})
@@ -160,7 +172,8 @@ class ConvInteger(IntegerConvolution):
 
 @operator("QLinearConv", since=(10,))
 class QLinearConv(IntegerConvolution):
-    """y = saturate(round((conv + bias) * x_scale w_scale / y_scale) + y_zero), conv as ConvInteger's."""
+    """y = saturate(round((conv + bias) * x_scale w_scale / y_scale) + y_zero), conv as
+    ConvInteger's."""
 
     device_dtypes: ClassVar[frozenset[str]] = frozenset({"int8", "uint8", "int32", "float32"})
     auto_pad: str = "NOTSET"
@@ -184,7 +197,9 @@ class QLinearConv(IntegerConvolution):
     ) -> TensorType:
         for value in (x_scale, x_zero, y_scale, y_zero):
             if value.known_type.size != 1:
-                raise InvalidModelError(f"'{value.name}' has shape {value.dims}, expected one number")
+                raise InvalidModelError(
+                    f"'{value.name}' has shape {value.dims}, expected one number"
+                )
         shape = self.infer_shape(x, w, [w_scale, w_zero])
         if bias is not None and bias.dims != (w.dims[0],):
             raise InvalidModelError(f"bias has shape {bias.dims}, expected ({w.dims[0]},)")
@@ -217,7 +232,9 @@ class QLinearConv(IntegerConvolution):
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
     ) -> list[Dispatch]:
-        x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = (t for t in inputs[:8] if t is not None)
+        x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = (
+            t for t in inputs[:8] if t is not None
+        )
         bias = inputs[8] if len(inputs) > 8 else None
         y = outputs[0].on_device
         sums = View(ctx.scratch(y.span, "sums").storage, y.shape, "int32", "linear")

@@ -44,7 +44,8 @@ def product_shape(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
 
 
 def row_shape(shape: Sequence[int], a: Sequence[int], what: str) -> tuple[int, ...]:
-    """The shape as which one number, one per row (a vector counts as a column), or (..., M, 1) meets a."""
+    """The shape as which one number, one per row (a vector counts as a column), or (..., M, 1)
+    meets a."""
     if prod(shape) == 1:
         return ()
     own = (shape[0], 1) if len(shape) == 1 and len(a) > 1 else tuple(shape)
@@ -93,7 +94,7 @@ def lower_integer_product(
     b_zero: Tensor | None,
     y: View,
 ) -> list[Dispatch]:
-    """y = (a - a_zero) (b - b_zero), int32."""
+    """Dispatches of y = (a - a_zero) (b - b_zero), int32."""
     if not y.span:
         return []
     steps: list[Dispatch] = []
@@ -159,7 +160,8 @@ class MatMulInteger(Operator):
 
 @operator("QLinearMatMul", since=(10, 21))
 class QLinearMatMul(Operator):
-    """y = saturate(round(sum * a_scale b_scale / y_scale) + y_zero), sum = (a - a_zero) (b - b_zero)."""
+    """y = saturate(round(sum * a_scale b_scale / y_scale) + y_zero), sum = (a - a_zero) (b -
+    b_zero)."""
 
     device_dtypes: ClassVar[frozenset[str]] = _BYTES | FLOATS
 
@@ -180,7 +182,9 @@ class QLinearMatMul(Operator):
             column_shape(value.dims, b.dims, f"'{value.name}'")
         for value in (y_scale, y_zero):
             if value.known_type.size != 1:
-                raise InvalidModelError(f"'{value.name}' has shape {value.dims}, expected one number")
+                raise InvalidModelError(
+                    f"'{value.name}' has shape {value.dims}, expected one number"
+                )
         return TensorType(y_zero.dtype, product_shape(a.dims, b.dims))
 
     def reference(

@@ -35,8 +35,8 @@ EPSILON = 1e-9
 class MeanVarianceNormalization(Operator):
     """y = (x - mean) / (sqrt(variance) + 1e-9), statistics over ``axes``.
 
-    Those of feature maps (all spatial axes, with or without batch and channels) have kernels of their own; any
-    others are put together from reductions and broadcasts.
+    Those of feature maps (all spatial axes, with or without batch and channels) have kernels of
+    their own; any others are put together from reductions and broadcasts.
     """
 
     axes: tuple[int, ...] = (0, 2, 3)
@@ -60,7 +60,9 @@ class MeanVarianceNormalization(Operator):
         axes = self._axes(len(shape))
         if len(shape) < 3 or axes[-(len(shape) - 2) :] != tuple(range(2, len(shape))):
             return None
-        return Statistics(1 if 1 in axes else shape[1], EPSILON, merged=0 in axes, epsilon_outside=True)
+        return Statistics(
+            1 if 1 in axes else shape[1], EPSILON, merged=0 in axes, epsilon_outside=True
+        )
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         shape = outputs[0].dims

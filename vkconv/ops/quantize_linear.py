@@ -1,6 +1,7 @@
 """QuantizeLinear and DequantizeLinear: per tensor, per axis, or in blocks along an axis.
 
-Never wrong by one: quotients are rounded correctly, and to float16 where the division is one of float16.
+Never wrong by one: quotients are rounded correctly, and to float16 where the division is one of
+float16.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ from vkconv.ops.base import (
 )
 from vkconv.ops.grids import spread
 
-#: types that this package quantises to; those of four and of eight bits in floating point are beyond it
+#: types that this package quantises to; those of four bits, and floats of eight, are beyond it
 QUANTIZED = ("int8", "uint8", "int16", "uint16")
 
 
 @dataclass(frozen=True)
 class Granularity:
-    """x as (outer, axis, inner), and where the scale of an element lies: steps of o, a / block and i."""
+    """x as (outer, axis, inner), and where the scale of an element lies: steps of o, a / block and
+    i."""
 
     outer: int
     axis: int
@@ -127,7 +129,9 @@ class QuantizeLinear(Linear):
         dtype = dtype_name(self.output_dtype) if self.output_dtype else "uint8"
         if zero_point is not None:
             if self.output_dtype and zero_point.dtype != dtype:
-                raise InvalidModelError(f"output_dtype is {dtype}, the zero point {zero_point.dtype}")
+                raise InvalidModelError(
+                    f"output_dtype is {dtype}, the zero point {zero_point.dtype}"
+                )
             dtype = zero_point.dtype
         if dtype not in QUANTIZED:
             raise UnsupportedModelError(f"quantisation to {dtype} is not supported")
@@ -148,7 +152,7 @@ class QuantizeLinear(Linear):
         if zero_point is not None:
             q = q + how.expand(zero_point, x.shape)
         limits = np.iinfo(dtype)
-        return np.clip(q, limits.min, limits.max).astype(dtype)
+        return np.asarray(np.clip(q, limits.min, limits.max)).astype(dtype)
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         x, scale = inputs[:2]
@@ -167,7 +171,9 @@ class QuantizeLinear(Linear):
         zero = None if zero_point is None else ctx.operand(zero_point, "linear")
         in_half = self.division(x.dtype, scale.dtype) == "float16"
         source, divisor = ctx.operand(x, "linear"), ctx.operand(scale, "linear")
-        return lower_quantize(ctx, source, divisor, zero, outputs[0].on_device, how, in_half=in_half)
+        return lower_quantize(
+            ctx, source, divisor, zero, outputs[0].on_device, how, in_half=in_half
+        )
 
 
 def lower_quantize(
@@ -180,7 +186,7 @@ def lower_quantize(
     *,
     in_half: bool = False,
 ) -> list[Dispatch]:
-    """y = saturate(round(x / scale) + zero_point) for linear views."""
+    """Dispatches of y = saturate(round(x / scale) + zero_point) for linear views."""
     if not y.span:
         return []
     grid = spread(ctx.caps, how.axis * how.inner, how.outer)

@@ -12,6 +12,7 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.base import (
+    ARITHMETIC,
     FLOATS,
     Lowering,
     Operator,
@@ -89,6 +90,8 @@ class Reduce(Operator):
         how = self.reduction
         if x.dtype not in FLOATS and (how.pre == Pre.EXP or how.post != Post.NONE):
             return f"no kernel for {x.dtype}"
+        if x.dtype not in ARITHMETIC and 0 in x.dims:
+            return f"of nothing, the result is the end of {x.dtype}, which the kernel does not know"
         axes = merge_axes(x.dims, self._axes_of(inputs))
         if max(len(axes.kept), len(axes.reduced)) > KERNEL_DIMENSIONS:
             return f"axes alternate more than {KERNEL_DIMENSIONS} times between kept and reduced"

@@ -1,4 +1,5 @@
-"""What the integer products share: zero points subtracted, and sums brought to the scale of the output."""
+"""What the integer products share: zero points subtracted, and sums brought to the scale of the
+output."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def centered(
     shape: Sequence[int],
     steps: list[Dispatch],
 ) -> View:
-    """x - zero_point as int32; ``shape`` is what the zero point broadcasts as."""
+    """View of x - zero_point as int32; ``shape`` is what the zero point broadcasts as."""
     zeros = None if zero_point is None else zero_point.array
     if zero_point is None or (zeros is not None and not zeros.any()):
         return ctx.operand(x, "linear")
@@ -43,12 +44,14 @@ def centered(
 
 
 def factor_array(a: Array, b: Array, c: Array) -> Array:
-    """a b / c in the scales' own type, as the runtime that ONNX models are judged by computes it."""
+    """Factor a b / c in the scales' own type, as the runtime that ONNX models are judged by
+    computes it."""
     return np.asarray(a * b / c.reshape(()))
 
 
 def requantized(sums: Array, factor: Array, zero_point: Array) -> Array:
-    """saturate(round(sums * factor) + zero_point) in the zero point's type, the product in float32."""
+    """saturate(round(sums * factor) + zero_point) in the zero point's type, the product in
+    float32."""
     limits = np.iinfo(zero_point.dtype)
     scaled = sums.astype(np.float32) * factor.astype(np.float32)
     rounded = np.rint(np.clip(scaled, -1e9, 1e9)).astype(np.int64) + int(zero_point.reshape(()))
@@ -63,7 +66,8 @@ def lower_requantize(
     zero_point: Tensor,
     y: View,
 ) -> list[Dispatch]:
-    """y = saturate(round(sums * a b / c) + zero_point) for scales a, b (of ``shapes``, which broadcast) and c."""
+    """Dispatches of y = saturate(round(sums * a b / c) + zero_point) for scales a, b (of
+    ``shapes``, which broadcast) and c."""
     if not y.span:
         return []
     steps: list[Dispatch] = []
@@ -112,7 +116,10 @@ def _factor(
     steps.append(
         ctx.dispatch(
             "requantization_factor",
-            {**{n: ctx.operand(t, "linear") for n, t in zip("abc", scales, strict=True)}, "factor": y},
+            {
+                **{n: ctx.operand(t, "linear") for n, t in zip("abc", scales, strict=True)},
+                "factor": y,
+            },
             {
                 "count": y.span,
                 "size": walk.size,

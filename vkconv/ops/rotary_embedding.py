@@ -18,7 +18,8 @@ from vkconv.ops.grids import spread
 
 @dataclass(frozen=True)
 class Heads:
-    """Sizes of x; ``flat``: (batch, positions, heads * head_size), else (batch, heads, positions, head_size)."""
+    """Sizes of x; ``flat``: (batch, positions, heads * head_size), else (batch, heads, positions,
+    head_size)."""
 
     batch: int
     heads: int
@@ -32,8 +33,9 @@ class Heads:
 class RotaryEmbedding(Operator):
     """Pairs (x1, x2) of each head become (cos x1 - sin x2, sin x1 + cos x2), angles by position.
 
-    The first ``rotary_embedding_dim`` elements (0: all) are halves, or interleaved pairs; the rest stays. The caches
-    are (batch, positions, pairs), or (any, pairs) with position_ids (batch, positions) that choose rows.
+    The first ``rotary_embedding_dim`` elements (0: all) are halves, or interleaved pairs; the rest
+    stays. The caches are (batch, positions, pairs), or (any, pairs) with position_ids (batch,
+    positions) that choose rows.
     """
 
     linear_inputs: ClassVar[frozenset[int]] = frozenset({3})
@@ -46,7 +48,9 @@ class RotaryEmbedding(Operator):
             raise InvalidModelError(f"the input has {len(shape)} dimensions, expected 3 or 4")
         flat = len(shape) == 3
         if flat and (self.num_heads < 1 or shape[2] % self.num_heads):
-            raise InvalidModelError(f"{shape[2]} elements do not divide into {self.num_heads} heads")
+            raise InvalidModelError(
+                f"{shape[2]} elements do not divide into {self.num_heads} heads"
+            )
         heads = self.num_heads if flat else shape[1]
         size = shape[2] // heads if flat else shape[3]
         rotated = self.rotary_embedding_dim or size
@@ -59,7 +63,11 @@ class RotaryEmbedding(Operator):
     ) -> TensorType:
         n = self.heads(x.dims)
         for cache in (cosine, sine):
-            fits = len(cache.dims) == 2 if position_ids is not None else cache.dims[:-1] == (n.batch, n.positions)
+            fits = (
+                len(cache.dims) == 2
+                if position_ids is not None
+                else cache.dims[:-1] == (n.batch, n.positions)
+            )
             if not fits or cache.dims[-1] != n.pairs or not cache.dims[0]:
                 raise InvalidModelError(f"'{cache.name}' has shape {cache.dims} for {n}")
         if position_ids is not None and position_ids.dims != (n.batch, n.positions):
@@ -117,7 +125,12 @@ class RotaryEmbedding(Operator):
         return [*steps, ctx.dispatch("rotary_embedding", views, push, spec, grid.count)]
 
     def _angles(
-        self, ctx: Lowering, cache: Tensor, position_ids: Tensor | None, n: Heads, steps: list[Dispatch]
+        self,
+        ctx: Lowering,
+        cache: Tensor,
+        position_ids: Tensor | None,
+        n: Heads,
+        steps: list[Dispatch],
     ) -> View:
         """The cache by position; its rows chosen by position_ids, which the kernel clamps."""
         source = ctx.operand(cache, "linear")

@@ -1,4 +1,5 @@
-"""Normalisation of rows: LayerNormalization, RMSNormalization, LpNormalization; the kernel ``normalize_rows``."""
+"""Normalisation of rows: LayerNormalization, RMSNormalization, LpNormalization; the kernel
+``normalize_rows``."""
 
 from __future__ import annotations
 
@@ -38,8 +39,13 @@ class Rows:
 
 
 def too_long(length: int) -> str | None:
-    """Why the kernel can't sum rows of this length, or None: three passes, shared by up to 64 lanes."""
-    return "the rows are too long for one invocation's loops" if length * 3 // 64 > MOST_ITERATIONS else None
+    """Why the kernel can't sum rows of this length, or None: three passes, shared by up to 64
+    lanes."""
+    return (
+        "the rows are too long for one invocation's loops"
+        if length * 3 // 64 > MOST_ITERATIONS
+        else None
+    )
 
 
 def normalize_rows(
@@ -52,20 +58,30 @@ def normalize_rows(
     scale: View | None = None,
     bias: View | None = None,
 ) -> list[Dispatch]:
-    """y = x with every row normalised, then times ``scale`` plus ``bias``, one element per row element."""
+    """Dispatches of y = x with every row normalised, then times ``scale`` plus ``bias``, one
+    element per row element."""
     outer, length, inner = rows.outer, rows.length, rows.inner
     if not outer * length * inner:
         return []
     # rows that are dense or long are shared by the lanes of a workgroup; else each lane has its own
     shared = length > CHUNK or (inner == 1 and length >= 16)
     views = [v for v in (x, y, scale, bias) if v is not None]
-    unit = 4 if shared and inner == 1 and not any(n % 4 for n in (length, *(v.offset for v in views))) else 1
+    unit = (
+        4
+        if shared and inner == 1 and not any(n % 4 for n in (length, *(v.offset for v in views)))
+        else 1
+    )
     if inner == 1:
         outer, count, outer_stride, row_stride = 1, outer, 0, length // unit
     else:
         count, outer_stride, row_stride = inner, length * inner, 1
     grid = spread(ctx.caps, count, outer, size=1 if shared else None)
-    spec = {**grid.spec, "kind": int(kind), "has_scale": int(scale is not None), "has_bias": int(bias is not None)}
+    spec = {
+        **grid.spec,
+        "kind": int(kind),
+        "has_scale": int(scale is not None),
+        "has_bias": int(bias is not None),
+    }
     if shared:
         spec["local_size_x"] = lanes_per_row(ctx.caps, length)
     push: dict[str, int | float] = {
@@ -93,7 +109,8 @@ def normalize_rows(
 
 
 class TrailingNormalization(Operator):
-    """What LayerNormalization and RMSNormalization share: rows are all dimensions from ``axis`` on."""
+    """What LayerNormalization and RMSNormalization share: rows are all dimensions from ``axis``
+    on."""
 
     axis: int
     epsilon: float
@@ -104,7 +121,9 @@ class TrailingNormalization(Operator):
 
     def check_factor(self, x: Value, factor: Value) -> None:
         if broadcast_shapes(x.dims, factor.dims) != x.dims:
-            raise InvalidModelError(f"'{factor.name}' of shape {factor.dims} does not broadcast to {x.dims}")
+            raise InvalidModelError(
+                f"'{factor.name}' of shape {factor.dims} does not broadcast to {x.dims}"
+            )
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         x = inputs[0]
@@ -117,7 +136,12 @@ class TrailingNormalization(Operator):
         return too_long(self.rows(x.dims).length)
 
     def factor(
-        self, ctx: Lowering, tensor: Tensor | None, shape: Sequence[int], name: str, steps: list[Dispatch]
+        self,
+        ctx: Lowering,
+        tensor: Tensor | None,
+        shape: Sequence[int],
+        name: str,
+        steps: list[Dispatch],
     ) -> View | None:
         """Scale or bias as one element per row element, expanded where it is broadcast."""
         if tensor is None:
@@ -131,12 +155,16 @@ class TrailingNormalization(Operator):
         if source is not None:
             full = source
             return ctx.prepack(
-                full, f"expanded to {inner}", lambda: np.broadcast_to(full.reshape(own), inner).copy()
+                full,
+                f"expanded to {inner}",
+                lambda: np.broadcast_to(full.reshape(own), inner).copy(),
             )
         expanded = View(ctx.scratch(prod(inner), name).storage, inner, "float32", "linear")
         dims = [
             Dim(size, 0 if have == 1 else step, target)
-            for size, have, step, target in zip(inner, own, row_major(own), row_major(inner), strict=True)
+            for size, have, step, target in zip(
+                inner, own, row_major(own), row_major(inner), strict=True
+            )
         ]
         steps += strided_copy(ctx, ctx.operand(tensor, "linear"), expanded, dims)
         return expanded
@@ -144,7 +172,8 @@ class TrailingNormalization(Operator):
 
 @operator("LayerNormalization", since=(17,))
 class LayerNormalization(TrailingNormalization):
-    """y = (x - mean) / sqrt(variance + epsilon) * scale + bias over the dimensions from ``axis`` on.
+    """y = (x - mean) / sqrt(variance + epsilon) * scale + bias over the dimensions from ``axis``
+    on.
 
     Further outputs: the mean and 1 / sqrt(variance + epsilon), with those dimensions of size 1.
     """
@@ -189,14 +218,14 @@ class LayerNormalization(TrailingNormalization):
         steps: list[Dispatch] = []
         factor = self.factor(ctx, scale, y.shape, "scale", steps)
         offset = self.factor(ctx, bias, y.shape, "bias", steps)
-        steps += normalize_rows(ctx, Norm.MEAN_VARIANCE, source, y, rows, self.epsilon, factor, offset)
+        steps += normalize_rows(
+            ctx, Norm.MEAN_VARIANCE, source, y, rows, self.epsilon, factor, offset
+        )
         if len(outputs) > 1 and rows.outer * rows.length:
             steps.append(self._moments(ctx, source, rows, outputs[1:]))
         return steps
 
-    def _moments(
-        self, ctx: Lowering, x: View, rows: Rows, outputs: Sequence[Tensor]
-    ) -> Dispatch:
+    def _moments(self, ctx: Lowering, x: View, rows: Rows, outputs: Sequence[Tensor]) -> Dispatch:
         mean = outputs[0].on_device
         inverse = outputs[1].on_device if len(outputs) > 1 else ctx.scratch(rows.outer, "inverse")
         return ctx.dispatch(
@@ -210,7 +239,8 @@ class LayerNormalization(TrailingNormalization):
 
 @operator("RMSNormalization", since=(23,))
 class RMSNormalization(TrailingNormalization):
-    """y = x / sqrt(mean of x^2 + epsilon) * scale over the dimensions from ``axis`` on (Zhang & Sennrich, 2019)."""
+    """y = x / sqrt(mean of x^2 + epsilon) * scale over the dimensions from ``axis`` on (Zhang &
+    Sennrich, 2019)."""
 
     axis: int = -1
     epsilon: float = 1e-5

@@ -1,6 +1,8 @@
-"""Trigonometric and hyperbolic functions and their inverses: the kernel ``trigonometric``, any layout.
+"""Trigonometric and hyperbolic functions and their inverses: the kernel ``trigonometric``, any
+layout.
 
-Written out in the shader, because the built-in functions of Vulkan are only good to 2^-11 near zero.
+Written out in the shader, because the built-in functions of Vulkan are only good to 2^-11 near
+zero.
 """
 
 from __future__ import annotations

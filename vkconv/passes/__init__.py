@@ -13,8 +13,10 @@ from vkconv.capabilities import DeviceCaps
 from vkconv.ir import Graph
 from vkconv.passes.assign_layouts import assign_layouts
 from vkconv.passes.bound_integers import bound_integers
+from vkconv.passes.cancel_transposes import cancel_transposes
 from vkconv.passes.eliminate_identities import eliminate_identities
 from vkconv.passes.fuse_activation import fuse_activation
+from vkconv.passes.fuse_affine import fuse_affine
 from vkconv.passes.fuse_attention import fuse_attention
 from vkconv.passes.fuse_batch_normalization import fuse_batch_normalization
 from vkconv.passes.fuse_layer_normalization import fuse_layer_normalization
@@ -28,11 +30,13 @@ __all__ = ["PASSES", "assign_layouts", "finish", "infer_and_fold", "rewrite", "u
 #: fusions in order; infer_and_fold runs before them, assign_layouts after
 PASSES: tuple[Callable[[Graph], None], ...] = (
     eliminate_identities,
+    cancel_transposes,
     recognise_activations,
     recognise_group_normalization,
     fuse_layer_normalization,
     fuse_attention,
     fuse_batch_normalization,
+    fuse_affine,
     fuse_activation,
     fuse_residual,
     bound_integers,

@@ -34,7 +34,7 @@ def align_operands(node: Node) -> Node | None:
         axis = 1 if len(dims) == 1 and dims != (1,) else None
     else:
         axis = node.attributes.pop("axis", None) if node.attributes.pop("broadcast", 0) else None
-    if axis is None:
+    if axis is None or b.type.size == 1:
         return None
     axis += rank if axis < 0 else 0
     missing = rank - axis - len(dims)

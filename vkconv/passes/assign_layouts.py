@@ -71,9 +71,14 @@ def host_reason(op: Operator, node: Node, caps: DeviceCaps) -> str | None:
             return f"{node.op_type} has no kernel for {value.dtype}"
     for value in node.outputs:
         known = value.dtype in op.device_dtypes or value.dtype in op.result_dtypes
-        if not known and not _fits_int32(op, value):
+        if not known and not all(_fits_int32(op, v) for v in (value, *_wide_constants(node))):
             return f"{node.op_type} has no kernel for {value.dtype}"
     return op.unsupported(node.inputs, node.outputs)
+
+
+def _wide_constants(node: Node) -> list[Value]:
+    """Constants that the device holds cut to int32, which is no matter only where they fit."""
+    return [v for v in node.present_inputs if v.is_constant and v.dtype == "int64"]
 
 
 def _fits_int32(op: Operator, value: Value) -> bool:

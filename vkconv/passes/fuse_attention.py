@@ -2,9 +2,9 @@
 
     softmax(scale q k^T [+ mask], -1) v   ->   vkconv.Attention(q, k, v [, mask])
 
-The scale may stand on q, on k, on their product, or be shared out among them; k may come transposed or be transposed
-by a Transpose that then disappears. One batch for all three: products that broadcast are left alone, and so is
-everything that another node reads in between.
+The scale may stand on q, on k, on their product, or be shared out among them; k may come transposed
+or be transposed by a Transpose that then disappears. One batch for all three: products that
+broadcast are left alone, and so is everything that another node reads in between.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Uses = dict[Value, list[Node]]
 
 
 def fuse_attention(graph: Graph) -> None:
+    uses = graph.uses()
     for node in list(graph.nodes):
-        uses = graph.uses()
         match = _match(graph, node, uses)
         if match is None:
             continue
@@ -30,6 +30,7 @@ def fuse_attention(graph: Graph) -> None:
         node.attributes = {"scale": match.scale, "keys_are_rows": int(match.keys_are_rows)}
         node.fused += [name for part in match.parts for name in (part.name, *part.fused)]
         graph.remove(match.parts)
+        uses = graph.uses()
 
 
 @dataclass
@@ -92,8 +93,10 @@ def _private(graph: Graph, value: Value, op_type: str, uses: Uses) -> Node | Non
 
 
 def _unscaled(graph: Graph, value: Value, uses: Uses) -> tuple[Value, float, list[Node]]:
-    """What is multiplied or divided by numbers to give ``value``, their product, and the nodes that do it."""
-    scale, nodes = 1.0, []
+    """What is multiplied or divided by numbers to give ``value``, their product, and the nodes that
+    do it."""
+    scale = 1.0
+    nodes: list[Node] = []
     while True:
         node = _private(graph, value, "Mul", uses) or _private(graph, value, "Div", uses)
         pair = split_scalar(node) if node is not None else None
@@ -112,7 +115,11 @@ def _ends_in_product(graph: Graph, value: Value, uses: Uses) -> bool:
 
 def _fits(mask: Value, scores: Value) -> bool:
     """Whether the sum has the shape, and the type, of the scores."""
-    if mask.type is None or scores.type is None or not (mask.type.is_static and scores.type.is_static):
+    if (
+        mask.type is None
+        or scores.type is None
+        or not (mask.type.is_static and scores.type.is_static)
+    ):
         return False
     try:
         fits = broadcast_shapes(mask.dims, scores.dims) == scores.dims

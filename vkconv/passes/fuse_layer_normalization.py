@@ -2,9 +2,9 @@
 
     d = x - mean(x),  y = d / sqrt(mean(d^2) + epsilon) [* scale] [+ bias]
 
-with both means over the same trailing axes. d^2 may be Pow or Mul, the division a product with a reciprocal, and d
-computed twice. Scale and bias must be constants that are the same for all rows. Not where anything else reads what lies
-between: it would have to be computed as well.
+with both means over the same trailing axes. d^2 may be Pow or Mul, the division a product with a
+reciprocal, and d computed twice. Scale and bias must be constants that are the same for all rows.
+Not where anything else reads what lies between: it would have to be computed as well.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def fuse_layer_normalization(graph: Graph) -> None:
 
 @dataclass
 class _Match:
-    """The normalisation of ``x`` over its last ``axes`` dimensions that a node and its ``parts`` spell out."""
+    """The normalisation of ``x`` over its last ``axes`` dimensions that a node and its ``parts``
+    spell out."""
 
     x: Value
     axes: int
@@ -54,7 +55,7 @@ class _Match:
 
 
 def _match(node: Node) -> _Match | None:
-    """d / sqrt(...), or d * reciprocal(sqrt(...))."""
+    """Find d / sqrt(...), or d * reciprocal(sqrt(...))."""
     if node.domain or node.op_type not in ("Div", "Mul") or len(node.present_inputs) != 2:
         return None
     operands = node.present_inputs
@@ -95,7 +96,8 @@ def _square(value: Value | None) -> tuple[Value, Node] | None:
 
 
 def _distance(one: Value, other: Value) -> tuple[Value, Node, list[Node]] | None:
-    """The x and the mean of d = x - mean(x), which may have been written twice; and the nodes that subtract."""
+    """The x and the mean of d = x - mean(x), which may have been written twice; and the nodes that
+    subtract."""
     first, second = produced_by(one, "Sub"), produced_by(other, "Sub")
     if first is None or second is None:
         return None
@@ -124,7 +126,8 @@ def _trailing_axes(node: Node, x: Value) -> int | None:
 
 
 def _is_private(graph: Graph, match: _Match, node: Node, uses: Uses) -> bool:
-    """Whether only the parts, and ``node``, read what the parts compute; and nothing changes the shape of x."""
+    """Whether only the parts, and ``node``, read what the parts compute; and nothing changes the
+    shape of x."""
     inside = {id(part) for part in (*match.parts, node)}
     for part in match.parts:
         for value in part.outputs:
@@ -136,7 +139,8 @@ def _is_private(graph: Graph, match: _Match, node: Node, uses: Uses) -> bool:
 def _factor(
     graph: Graph, node: Node, op_type: str, match: _Match, uses: Uses
 ) -> tuple[Node, Value] | None:
-    """The only reader of ``node``, when it multiplies by (or adds) a constant that all rows share."""
+    """The only reader of ``node``, when it multiplies by (or adds) a constant that all rows
+    share."""
     reader = single_user(graph, node.outputs[0], uses)
     if reader is None or reader.op_type != op_type or reader.domain or len(reader.inputs) != 2:
         return None

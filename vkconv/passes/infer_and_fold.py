@@ -6,6 +6,8 @@ them apart, and the session plans them once the shape is known.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from vkconv.errors import InvalidModelError, NodeProblem, UnsupportedModelError, VkconvError
@@ -14,6 +16,7 @@ from vkconv.ops.base import Operator, UnknownShapeError, as_tuple, create, infer
 from vkconv.ops.control_flow import If, Repeated
 from vkconv.passes.align_operands import align_operands
 from vkconv.passes.inline_control_flow import CONTROL_FLOW, Inliner
+from vkconv.passes.resolve_sequences import Sequences
 
 #: a folded result may not be larger than this, unless its inputs are: models are untrusted, and a
 #: short model can ask for any size of constant. The largest matrix of VGG has 411 MB
@@ -27,7 +30,9 @@ def infer_and_fold(graph: Graph) -> None:
     folding = _Folding(graph)
     graph.nodes = folding.left_of(graph.nodes)
     # what took the place of control flow is part of the model from here on
-    graph.source_nodes += [(n.name, n.op_type) for n in graph.nodes if n.name in folding.inlined]
+    listed = {name for name, _ in graph.source_nodes}
+    new = [n for n in graph.nodes if n.name in folding.inlined and n.name not in listed]
+    graph.source_nodes += [(n.name, n.op_type) for n in new]
 
 
 class _Folding:
@@ -37,7 +42,7 @@ class _Folding:
         self._graph = graph
         constants = (v for v in graph.values() if v.is_constant)
         self._budget = max(FOLD_TOTAL_BYTES, 4 * sum(_bytes(v) for v in constants))
-        self._inliner: Inliner | None = None
+        self._sequences = Sequences()
         #: names of the nodes that took the place of others
         self.inlined: set[str] = set()
 
@@ -51,6 +56,8 @@ class _Folding:
             inlined = self._inlined(node) if node.op_type in CONTROL_FLOW else None
             if inlined is not None:
                 kept += inlined
+            elif self._sequences.concerns(node):
+                kept += self._resolved(node)
             elif not self._folded(node):
                 kept.append(node)
         return kept
@@ -65,10 +72,20 @@ class _Folding:
         self._budget -= wanted
         return True
 
+    @cached_property
+    def _inliner(self) -> Inliner:
+        return Inliner(self._graph, self.left_of)
+
+    def _resolved(self, node: Node) -> list[Node]:
+        """What is left of a node that reads or makes a sequence of tensors."""
+        nodes = self._sequences.resolve(node, self._inliner.names)
+        self.inlined.update(n.name for n in nodes if n is not node)
+        for value in node.outputs if node in nodes else ():
+            value.type = None  # what the model declares may be an int64, but nothing computes it
+        return [n for n in nodes if n is node or not self._folded(n)]
+
     def _inlined(self, node: Node) -> list[Node] | None:
         """What takes the place of an If, Loop or Scan; None when that stays."""
-        if self._inliner is None:
-            self._inliner = Inliner(self._graph, self.left_of)
         nodes = self._inliner.nodes_for(node)
         if nodes is not None:
             self._graph.absorbed[node.name] = ("folded", "its graph's nodes are in its place")
