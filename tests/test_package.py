@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-#: one worker builds what all tests of this file look at
-pytestmark = pytest.mark.xdist_group("package")
 
 
 def build(hook: str, source: Path, target: Path) -> Path:
