@@ -245,7 +245,16 @@ def axis(size: int, kernel: int, stride: int = 1, pad: int = 0) -> Axis:
         (Problem(1, 1, 64, 64, axis(80, 1), axis(80, 1)), SWIFTSHADER, "conv2d_1x1", 16, False),
         (Problem(1, 1, 64, 64, axis(80, 1), axis(80, 1)), MOBILE, "conv2d_1x1", 8, False),
         (Problem(1, 1, 64, 64, axis(80, 1, 2), axis(80, 1, 2)), LAVAPIPE, "conv2d", 16, True),
-        (Problem(1, 1, 64, 64, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "winograd", 16, True),
+        (Problem(1, 1, 64, 64, axis(8, 3, 1, 1), axis(8, 3, 1, 1)), LAVAPIPE, "conv2d", 16, True),
+        (Problem(1, 1, 64, 64, axis(80, 3, 2, 1), axis(80, 3, 2, 1)), LAVAPIPE, "conv2d", 16, True),
+        (Problem(1, 1, 64, 8, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), MOBILE, "conv2d", 8, False),
+        (
+            Problem(1, 1, 64, 99, axis(80, 3, 1, 1), axis(80, 3, 1, 1)),
+            LAVAPIPE,
+            "winograd",
+            16,
+            True,
+        ),
         (Problem(1, 1, 64, 3, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "conv2d", 4, False),
         (
             Problem(1, 64, 1, 1, axis(80, 3, 1, 1), axis(80, 3, 1, 1)),

@@ -58,5 +58,5 @@ def test_an_axis_that_does_not_fit() -> None:
 def test_the_attributes_mean_nothing_today() -> None:
     made = node("Add", "a b", "y", broadcast=1, axis=1)
     proto = model([made], {"a": [2, 3], "b": [2, 3]}, {"y": None}, opset=7)
-    with pytest.raises(UnsupportedModelError, match="attribute '(axis|broadcast)'"):
+    with pytest.raises(UnsupportedModelError, match=r"attribute '(axis|broadcast)'"):
         InferenceSession(proto)
