@@ -27,6 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernelError
 
+from tests.sentinels import guarded_arenas
 from vkconv import ir
 from vkconv.ops import base
 
@@ -258,15 +259,20 @@ def check_reference(case: Case, oracle: Callable[[Case], Sequence[ir.Array]] = r
 
 
 def check_device(case: Case, *, where: str = "gpu", device: str = "auto") -> None:
-    """A session on the device agrees with ``reference``, and the node ran where it should."""
+    """A session on the device agrees with ``reference``, and the node ran where it should.
+
+    The second of two runs is judged: other data came first, then the arena was poisoned, so what a
+    kernel fails to write is wrong for sure; and sentinels show what it wrote out of bounds.
+    """
     from vkconv import InferenceSession
 
     outputs = [f"output_{i}" for i in range(case.outputs)]
-    with InferenceSession(case.model(), device=device) as session:
-        # other data first: whatever a kernel fails to write then holds wrong values
+    with guarded_arenas() as guard, InferenceSession(case.model(), device=device) as session:
         feeds = case.feeds()
         session.run(outputs, {name: np.roll(x, 1) for name, x in feeds.items()})
+        guard.poison()
         actual = session.run(None, feeds)
+        guard.check()
         names = [o.name for o in session.get_outputs()]
         placed = {p.node: p.where for p in session.placement}
     assert placed.get(NODE) == where, f"the node ran on {placed.get(NODE)}, not on {where}"

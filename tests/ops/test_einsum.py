@@ -59,7 +59,8 @@ INTEGERS = Case(
     {"equation": "ij,jk->ik"},
     12,
 )
-EMPTY = [_case("ij,jk->ik", ((3, 0), (0, 5))), _case("ij,jk->ik", ((0, 2), (2, 5)))]
+EMPTY = [_case("ij,jk->ik", ((0, 2), (2, 5)))]
+SUM_OVER_NOTHING = _case("ij,jk->ik", ((3, 0), (0, 5)))
 
 
 @pytest.mark.parametrize("case", [*CASES, INTEGERS], ids=str)
@@ -70,6 +71,10 @@ def test_reference(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES + EMPTY, ids=str)
 def test_device(case: Case) -> None:
     check_device(case)
+
+
+def test_a_sum_over_nothing_is_zero() -> None:
+    check_device(SUM_OVER_NOTHING, where="host")
 
 
 def test_integers_on_host() -> None:

@@ -48,7 +48,6 @@ CASES = [product(a, b, constant=constant) for a, b in SHAPES for constant in (()
 CASES += [
     product((3, 5), (5, 7), opset=9),
     product((0, 5), (5, 7)),
-    product((3, 0), (0, 4)),
     product((130, 64), (64, 96)),
 ]
 CASES += [
@@ -162,3 +161,10 @@ def test_shapes_that_do_not_multiply() -> None:
         Case("MatMul", (np.float32(1), random(3))).types()  # type: ignore[arg-type]
     with pytest.raises(InvalidModelError, match="broadcast"):
         gemm(3, 5, 7, (5,)).types()
+
+
+@pytest.mark.parametrize("constant", [(), (1,)])
+def test_a_sum_over_nothing_is_zero(constant: tuple[int, ...]) -> None:
+    case = product((3, 0), (0, 4), constant=constant)
+    check_reference(case)
+    check_device(case, where="host")

@@ -100,33 +100,32 @@ def test_device(case: Case) -> None:
     check_device(case)
 
 
-@pytest.mark.parametrize("order", [0, 1])
-@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 1, 1, 1]])
-def test_indices(order: int, pads: list[int]) -> None:
-    attributes = dict(kernel_shape=[3, 3], strides=[2, 2], pads=pads, storage_order=order)
-    case = Case("MaxPool", (random(2, 3, 7, 9),), attributes, 22, outputs=2)
-    check_reference(case)
-    check_device(case)
-    check_device(case.but(layout="c4"))
-
-
-@pytest.mark.parametrize("order", [0, 1])
-def test_indices_of_lines_and_volumes(order: int) -> None:
-    attributes = dict(kernel_shape=[2, 3, 2], strides=[1, 2, 2], pads=[1, 0, 0, 0, 1, 1])
-    volume = Case("MaxPool", (random(1, 3, 4, 7, 5),), attributes, 22, outputs=2)
-    line = Case("MaxPool", (random(2, 3, 9),), dict(kernel_shape=[3], dilations=[2]), 22, outputs=2)
-    for case in (volume, line):
-        case = case.but(attributes={**case.attributes, "storage_order": order})
-        check_reference(case)
-        check_device(case)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "int8"])
-def test_integers(dtype: str) -> None:
-    low = 0 if dtype == "uint8" else -100
-    case = Case(
-        "MaxPool", (random(1, 3, 7, 7, low=low, high=100, dtype=dtype),), dict(kernel_shape=[3, 3])
+WITH_INDICES = [
+    Case("MaxPool", (x,), dict(attributes, storage_order=order), 22, outputs=2, layout=layout)
+    for x, attributes, layout in [
+        (random(2, 3, 7, 9), dict(kernel_shape=[3, 3], strides=[2, 2]), "linear"),
+        (random(2, 3, 7, 9), dict(kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), "c4"),
+        (
+            random(1, 3, 4, 7, 5),
+            dict(kernel_shape=[2, 3, 2], strides=[1, 2, 2], pads=[1, 0, 0, 0, 1, 1]),
+            "linear",
+        ),
+        (random(2, 3, 9), dict(kernel_shape=[3], dilations=[2]), "linear"),
+    ]
+    for order in (0, 1)
+]
+INTEGERS = [
+    Case(
+        "MaxPool",
+        (random(1, 3, 7, 7, low=low, high=100, dtype=dtype),),
+        dict(kernel_shape=[3, 3]),
     )
+    for dtype, low in [("uint8", 0), ("int8", -100)]
+]
+
+
+@pytest.mark.parametrize("case", WITH_INDICES + INTEGERS, ids=str)
+def test_indices_and_integers(case: Case) -> None:
     check_reference(case)
     check_device(case)
 

@@ -121,7 +121,8 @@ def _kind(case: Case) -> object:
         None if x is None else (x.dtype.name, x.ndim, x.size.bit_length() // 2, x.shape[-1:])
         for x in case.inputs
     )
-    return (case.op_type, case.layout, inputs, case.constant, str(dict(case.attributes)))
+    given = str(dict(case.attributes))
+    return (case.op_type, case.layout, inputs, case.outputs, case.constant, given)
 
 
 def _held(value: Any, depth: int = 0) -> Iterator[Case]:

@@ -53,7 +53,10 @@ class Einsum(Operator):
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         parsed = parse_equation(self.equation, [v.dims for v in inputs if v is not None])
-        if prod(parsed.sizes[label] for label in parsed.summed) > MOST_ITERATIONS:
+        terms = prod(parsed.sizes[label] for label in parsed.summed)
+        if not terms:
+            return "it sums over nothing"
+        if terms > MOST_ITERATIONS:
             return "it sums over more elements than one invocation's loops may"
         return None
 

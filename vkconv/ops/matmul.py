@@ -88,6 +88,8 @@ def matrix_shapes(
 
 def too_deep(depth: int) -> str | None:
     """Why the kernel can't sum over ``depth`` products, or None."""
+    if not depth:
+        return "it sums over nothing"
     if depth > 4 * LONGEST_DEPTH:
         return f"{depth} products per result are more than one invocation's loop may have"
     return None
