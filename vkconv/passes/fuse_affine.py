@@ -55,20 +55,22 @@ def _product(node: Node) -> _Product | None:
         return None
     weights = node.inputs[1]
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    type_ = node.outputs[0].type
-    if weights is None or weights.array is None or type_ is None or type_.shape is None:
+    if weights is None or weights.array is None or (bias is not None and bias.array is None):
         return None
-    if bias is not None and bias.array is None:
-        return None
-    rank, array = len(type_.shape), weights.array
+    array = weights.array
     offset = None if bias is None else bias.array
     if array.dtype.kind != "f":
         return None
+    # without the types of concrete shapes, so that it happens once for all sizes of a model
     if node.op_type == "Conv":
-        return _Product(array, 0, offset, 1, rank)
+        return _Product(array, 0, offset, 1, array.ndim)
     if array.ndim != 2:
         return None
     if node.op_type == "MatMul":
+        type_ = node.outputs[0].type
+        if type_ is None or type_.shape is None:
+            return None
+        rank = len(type_.shape)
         return _Product(array, 1, None, rank - 1, rank)
     axis = 0 if node.attributes.get("transB", 0) else 1
     if any(node.attributes.get(name, 1.0) != 1.0 for name in ("alpha", "beta")):
@@ -76,7 +78,7 @@ def _product(node: Node) -> _Product | None:
     # one number, or one row of them for all
     if offset is not None and offset.size != 1 and offset.size != offset.shape[-1]:
         return None
-    return _Product(array, axis, offset, 1, rank)
+    return _Product(array, axis, offset, 1, 2)
 
 
 def _absorb(node: Node, product: _Product, reader: Node) -> bool:
