@@ -83,18 +83,24 @@ def report(
             lines.append(f"- {TITLES[name]}: {versions} on {device}, {row['runs']} runs")
     given = shlex.join(["python", "scripts/bench", *arguments])
     lines += [f"- command: `{given}`", ""]
-    table = [COLUMNS, *(cells(name, row) for name, row in rows.items() if "p50" in row)]
-    widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
-    table.insert(1, tuple("-" * width for width in widths))
-    for line in table if len(table) > 2 else []:
-        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        lines.append(f"| {' | '.join(padded)} |")
+    measured = [cells(name, row) for name, row in rows.items() if "p50" in row]
+    lines += table(COLUMNS, measured) if measured else []
     notes = [
         f"- {TITLES[name]}: {row.get('reason') or row['wrong']}"
         for name, row in rows.items()
         if "reason" in row or "wrong" in row
     ]
     return "\n".join(lines + (["", "Notes:", "", *notes] if notes else [])) + "\n"
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table whose columns line up."""
+    widths = [max(len(line[i]) for line in (heading, *rows)) for i in range(len(heading))]
+    ruled = [heading, ["-" * width for width in widths], *rows]
+    return [
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |"
+        for line in ruled
+    ]
 
 
 def cells(name: str, row: Row) -> tuple[str, ...]:

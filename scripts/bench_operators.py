@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Single operators on vkconv beside onnxruntime's CPU provider, in one run.
+
+python scripts/bench_operators.py [--markdown FILE] [--seconds 2] [--layers 8]
+
+Each case is a chain of equal nodes, so that upload, download and layout conversion count little;
+times are milliseconds a node: the median of runs that alternate between the two runtimes.
+onnxruntime's threads do not spin between its runs, or they would take the processor from a CPU
+driver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+import vkconv
+from bench_report import machine, table
+
+Array = NDArray[Any]
+RANDOM = np.random.default_rng(0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator: the shape of its first input, constants behind it, what one node multiplies and
+    adds."""
+
+    name: str
+    op_type: str
+    shape: tuple[int, ...]
+    constants: tuple[Array, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    flops: int = 0
+
+    def model(self, layers: int) -> bytes:
+        """``layers`` nodes in a chain, each with the same constants."""
+        names = [f"constant_{i}" for i in range(len(self.constants))]
+        nodes = [
+            helper.make_node(
+                self.op_type, [f"x{k}", *names], [f"x{k + 1}"], name=f"node_{k}", **self.attributes
+            )
+            for k in range(layers)
+        ]
+        graph = helper.make_graph(
+            nodes,
+            self.name,
+            [helper.make_tensor_value_info("x0", TensorProto.FLOAT, self.shape)],
+            [helper.make_tensor_value_info(f"x{layers}", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(a, n) for a, n in zip(self.constants, names, strict=True)],
+        )
+        opsets = [helper.make_opsetid("", 20)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+
+
+def weights(*shape: int) -> Array:
+    """Random, scaled so that a chain of layers neither grows nor fades."""
+    fan_in = int(np.prod(shape[1:]))
+    return (RANDOM.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
+
+
+def noise(*shape: int, scale: float) -> Array:
+    return (RANDOM.standard_normal(shape) * scale).astype(np.float32)
+
+
+def cases() -> list[Case]:
+    same = {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
+    square = 2 * 64 * 64 * 9 * 80 * 80
+    kernel, grid = weights(64, 64, 3, 3), noise(1, 80, 80, 2, scale=0.5)
+    offsets = noise(1, 18, 80, 80, scale=1.5)
+    mask = RANDOM.random((1, 9, 80, 80), np.float32)
+    bias = np.zeros(64, np.float32)
+    depthwise = {"pads": [1, 1, 1, 1], "group": 128}
+    return [
+        Case("Conv 3x3, 64 @ 80x80", "Conv", (1, 64, 80, 80), (kernel,), same, square),
+        Case(
+            "DeformConv 3x3 with mask, 64 @ 80x80",
+            "DeformConv",
+            (1, 64, 80, 80),
+            (kernel, offsets, bias, mask),
+            same,
+            square,
+        ),
+        Case(
+            "Conv 1x1, 128 @ 40x40",
+            "Conv",
+            (1, 128, 40, 40),
+            (weights(128, 128, 1, 1),),
+            {},
+            2 * 128 * 128 * 1600,
+        ),
+        Case(
+            "depthwise 3x3, 128 @ 80x80",
+            "Conv",
+            (1, 128, 80, 80),
+            (weights(128, 1, 3, 3),),
+            depthwise,
+            2 * 128 * 9 * 6400,
+        ),
+        *(
+            Case(
+                f"GridSample {mode}, 64 @ 80x80",
+                "GridSample",
+                (1, 64, 80, 80),
+                (grid,),
+                {"mode": mode},
+            )
+            for mode in ("linear", "nearest", "cubic")
+        ),
+    ]
+
+
+def measure(case: Case, layers: int, seconds: float) -> list[str]:
+    model = case.model(layers)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    other = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    feeds = {"x0": RANDOM.standard_normal(case.shape).astype(np.float32)}
+    with vkconv.InferenceSession(model, strict=True) as session:
+        ours, theirs = session.run(None, feeds)[0], other.run(None, feeds)[0]
+        wide = theirs.astype(np.float64)
+        error = float(((ours - wide) ** 2).sum() / (wide**2).sum())
+        times: tuple[list[float], list[float]] = ([], [])
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(times[0]) < 5:
+            for run, found in zip((session.run, other.run), times, strict=True):
+                found.append(timed(run, feeds) / layers * 1e3)
+    vk, ort = (statistics.median(t) for t in times)
+    speed = f"{case.flops / vk / 1e6:.1f}" if case.flops else ""
+    return [case.name, f"{vk:.2f}", speed, f"{ort:.2f}", f"{vk / ort:.2f}", f"{error:.1e}"]
+
+
+def timed(run: Callable[..., Any], feeds: Mapping[str, Array]) -> float:
+    began = time.perf_counter()
+    run(None, feeds)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each case")
+    parser.add_argument("--layers", type=int, default=8, help="nodes in a chain")
+    given = parser.parse_args()
+    [device] = vkconv.devices()[:1]
+    heading = ["operator", "vkconv ms", "GFLOP/s", "onnxruntime ms", "ratio", "NMSE"]
+    rows = [measure(case, given.layers, given.seconds) for case in cases()]
+    conv, deform = float(rows[0][1]), float(rows[1][1])
+    text = "\n".join(
+        [
+            f"# Single operators, {time.strftime('%Y-%m-%d')}",
+            "",
+            f"vkconv {vkconv.__version__} on {device.name}, {device.driver}; onnxruntime "
+            f"{onnxruntime.__version__}, CPU; {machine()['machine']}.",
+            f"Milliseconds a node, in chains of {given.layers}; "
+            "`python scripts/bench_operators.py`.",
+            "",
+            *table(heading, rows),
+            "",
+            f"The deformable convolution takes {deform / conv:.2f} times what the plain one takes.",
+        ]
+    )
+    print(text)
+    if given.markdown is not None:
+        given.markdown.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
