@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from tests.passes.rewriting import check, evaluate, operators, rewritten
 from tests.small_models import assert_same, expected, floats, model, node
@@ -154,9 +155,7 @@ def test_rows_of_minus_infinity_stay_nan() -> None:
 
 @pytest.mark.parametrize("opset", [13, 14, 17])
 def test_torch_export(opset: int) -> None:
-    torch = pytest.importorskip("torch")
-
-    class Net(torch.nn.Module):  # type: ignore[misc, name-defined]
+    class Net(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.attention = torch.nn.MultiheadAttention(16, 4, batch_first=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from tests.passes.rewriting import check, operators, rewritten
 from tests.small_models import floats, model, node
@@ -154,7 +155,6 @@ def test_means_that_drop_dimensions() -> None:
 
 @pytest.mark.parametrize("opset", [11, 13, 16])
 def test_torch_export(opset: int) -> None:
-    torch = pytest.importorskip("torch")
     net = torch.nn.Sequential(torch.nn.LayerNorm(8), torch.nn.LayerNorm((3, 8))).eval()
     stream = io.BytesIO()
     with warnings.catch_warnings():
