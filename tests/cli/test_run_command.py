@@ -21,7 +21,8 @@ pytestmark = pytest.mark.usefixtures("fake_session")
 
 
 def environment() -> dict[str, str]:
-    return dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]))
+    """The caller's, with buffered streams: a broken pipe then shows only when they are flushed."""
+    return dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]), PYTHONUNBUFFERED="")
 
 
 def test_picture_table_and_place(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,13 +44,11 @@ def guarded(program: str, command: Callable[[], int]) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             warnings.showwarning = _warning_line(program)
-            code = command()
+            code = _exit_code(command)
         if sys.stdout is not None:
             # Here, and not at the interpreter's exit, a broken pipe can still be told apart.
             sys.stdout.flush()
         return code
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
         _complain(f"{program}: interrupted")
         return 130
@@ -74,6 +72,15 @@ def guarded(program: str, command: Callable[[], int]) -> int:
             )
         _complain(f"{program}: error: {message}")
         return 1
+
+
+def _exit_code(command: Callable[[], int]) -> int:
+    """What the command returns, or what argparse, which ends --help and wrong usage by itself,
+    says."""
+    try:
+        return command()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
 
 
 def one_line(text: str) -> str:
