@@ -255,6 +255,14 @@ def axis(size: int, kernel: int, stride: int = 1, pad: int = 0) -> Axis:
             16,
             True,
         ),
+        # 64 channels of 1280 x 1280: the transformed input would be 943 MB, over the 128 MiB limit
+        (
+            Problem(1, 1, 64, 99, axis(1280, 3, 1, 1), axis(1280, 3, 1, 1)),
+            LAVAPIPE,
+            "conv2d",
+            16,
+            True,
+        ),
         (Problem(1, 1, 64, 3, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "conv2d", 4, False),
         (
             Problem(1, 64, 1, 1, axis(80, 3, 1, 1), axis(80, 3, 1, 1)),

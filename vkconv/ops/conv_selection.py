@@ -100,11 +100,19 @@ def select_kernel(problem: Problem, caps: DeviceCaps) -> Choice:
         and tile >= SHUFFLE_LANES
         and lanes % caps.subgroup_size == 0
     )
-    if cpu and _winograd_pays(problem, lanes):
+    if cpu and _winograd_fits(problem, caps) and _winograd_pays(problem, lanes):
         return Choice("winograd", tile, _pixels(problem.patches, lanes), lanes, shuffle)
     if problem.is_pointwise:
         return Choice("conv2d_1x1", tile, _pixels(problem.out_pixels, lanes), lanes, shuffle)
     return Choice("conv2d", tile, _pixels(problem.x.out, 1), lanes, shuffle)
+
+
+def _winograd_fits(problem: Problem, caps: DeviceCaps) -> bool:
+    """Whether F(4x4, 3x3) can compute it, with intermediates that a storage buffer may hold."""
+    plain = problem.is_flat and problem.constant and not problem.transposed and problem.groups == 1
+    taps = all((a.kernel, a.stride, a.dilation) == (3, 1, 1) for a in (problem.y, problem.x))
+    blocks = ceil_div(max(problem.in_channels, problem.out_channels), 4)
+    return plain and taps and 36 * blocks * problem.patches * 16 <= caps.max_storage_buffer_range
 
 
 def _winograd_pays(problem: Problem, lanes: int) -> bool:
@@ -113,9 +121,7 @@ def _winograd_pays(problem: Problem, lanes: int) -> bool:
 
     Measured on lavapipe; on other devices the direct form stays until it is measured there.
     """
-    plain = problem.is_flat and problem.constant and not problem.transposed and problem.groups == 1
-    taps = all((a.kernel, a.stride, a.dilation) == (3, 1, 1) for a in (problem.y, problem.x))
-    if not (plain and taps) or min(problem.in_channels, problem.out_channels) < 16:
+    if min(problem.in_channels, problem.out_channels) < 16:
         return False
     unit = _pixels(problem.patches, lanes) * lanes
     computed = ceil_div(problem.patches, unit) * unit * 36
