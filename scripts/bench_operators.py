@@ -147,7 +147,7 @@ def timed(run: Callable[..., Any], feeds: Mapping[str, Array]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each case")
     parser.add_argument("--layers", type=int, default=8, help="nodes in a chain")
