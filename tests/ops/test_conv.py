@@ -12,9 +12,10 @@ import vkconv
 from tests.harness import Case, assert_close, check_device, check_reference, random
 from vkconv.capabilities import DeviceCaps
 from vkconv.errors import InvalidModelError
-from vkconv.ops.conv_geometry import Axis, conv_axes
+from vkconv.ops.conv_geometry import conv_axes
 from vkconv.ops.conv_selection import Problem, select_kernel
 from vkconv.ops.conv_weights import pack_lanes, pack_tiles
+from vkconv.ops.window import Axis
 
 
 def conv(

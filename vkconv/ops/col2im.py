@@ -13,8 +13,9 @@ from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, known_ints, operator
-from vkconv.ops.conv_geometry import Axis, conv_axes
+from vkconv.ops.conv_geometry import conv_axes
 from vkconv.ops.grids import spread
+from vkconv.ops.window import Axis
 
 Shape = tuple[int, ...]
 

@@ -3,26 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Value
-from vkconv.ops.base import ceil_div
-
-AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One spatial axis of a convolution. ``begin`` and ``end`` are the padding."""
-
-    size: int
-    out: int
-    kernel: int
-    stride: int
-    dilation: int
-    begin: int
-    end: int
+from vkconv.ops.window import Axis, check_auto_pad, same_padding
 
 
 def per_axis(
@@ -70,16 +54,13 @@ def conv_axes(
     stride = per_axis("strides", strides, rank, 1, 1)
     dilation = per_axis("dilations", dilations, rank, 1, 1)
     padding = per_axis("pads", pads, 2 * rank, 0, -(2**31))
-    if auto_pad not in AUTO_PADS:
-        raise InvalidModelError(f"auto_pad is '{auto_pad}', not one of {', '.join(AUTO_PADS)}")
+    check_auto_pad(auto_pad)
     axes = []
     for i, size in enumerate(sizes):
         extent = (kernel[i] - 1) * dilation[i] + 1
         begin, end = (0, 0) if auto_pad == "VALID" else (padding[i], padding[rank + i])
         if auto_pad.startswith("SAME"):
-            needed = max(0, (ceil_div(size, stride[i]) - 1) * stride[i] + extent - size)
-            begin = needed // 2 if auto_pad == "SAME_UPPER" else needed - needed // 2
-            end = needed - begin
+            begin, end = same_padding(size, stride[i], extent, auto_pad)
         room = size + begin + end - extent
         if room < 0:
             raise InvalidModelError(
@@ -113,8 +94,7 @@ def transpose_axes(
     dilation = per_axis("dilations", dilations, rank, 1, 1)
     padding = per_axis("pads", pads, 2 * rank, 0, -(2**31))
     extra = per_axis("output_padding", output_padding, rank, 0, 0)
-    if auto_pad not in AUTO_PADS:
-        raise InvalidModelError(f"auto_pad is '{auto_pad}', not one of {', '.join(AUTO_PADS)}")
+    check_auto_pad(auto_pad)
     wanted: Sequence[int] | None = output_shape or None
     if wanted is not None:
         wanted = tuple(wanted)[-rank:]

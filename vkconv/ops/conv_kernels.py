@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from vkconv.dispatch import Dispatch, PushValue, c4_dims
 from vkconv.ops.base import Lowering, Tensor, ceil_div
 from vkconv.ops.conv_epilogue import Epilogue
-from vkconv.ops.conv_geometry import Axis
 from vkconv.ops.conv_selection import ONE, Choice, Problem, select_kernel
 from vkconv.ops.conv_weights import WeightFormat, packed_weights
+from vkconv.ops.window import Axis
 from vkconv.ops.winograd import lower_winograd
 
 #: kernels whose weights are packed by ``pack_lanes``

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vkconv.capabilities import DeviceCaps
 from vkconv.ops.base import ceil_div
-from vkconv.ops.conv_geometry import Axis
+from vkconv.ops.window import Axis
 
 #: lanes that share their weights through shuffles in the kernels with shuffle = on
 SHUFFLE_LANES = 8

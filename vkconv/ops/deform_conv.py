@@ -12,9 +12,10 @@ from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.base import Lowering, Operator, Tensor, operator
-from vkconv.ops.conv_geometry import Axis, check_operands, conv_axes
+from vkconv.ops.conv_geometry import check_operands, conv_axes
 from vkconv.ops.deform_conv_kernels import lower_deform_conv
 from vkconv.ops.sampling import interpolate, linear_taps
+from vkconv.ops.window import Axis
 
 
 @operator("DeformConv", since=(19, 22))

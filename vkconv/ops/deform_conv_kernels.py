@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.ops.base import Lowering, Tensor, ceil_div
-from vkconv.ops.conv_geometry import Axis
 from vkconv.ops.conv_selection import SHUFFLE_LANES
 from vkconv.ops.conv_weights import WeightFormat, packed_weights
 from vkconv.ops.grids import spread
+from vkconv.ops.window import Axis
 
 
 @dataclass(frozen=True)

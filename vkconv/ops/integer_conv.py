@@ -13,10 +13,11 @@ from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import Lowering, Operator, Tensor, operator
-from vkconv.ops.conv_geometry import Axis, conv_axes
+from vkconv.ops.conv_geometry import conv_axes
 from vkconv.ops.grids import spread
 from vkconv.ops.reduction_kernels import MOST_ITERATIONS
 from vkconv.ops.requantization import centered, factor_array, lower_requantize, requantized
+from vkconv.ops.window import Axis
 
 
 class IntegerConvolution(Operator):

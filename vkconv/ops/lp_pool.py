@@ -11,7 +11,8 @@ from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.base import Lowering, Operator, Tensor, operator
 from vkconv.ops.grids import spread
-from vkconv.ops.pool_window import Axis, PoolAttributes, padding, taps
+from vkconv.ops.pool_window import PoolAttributes, padding, taps
+from vkconv.ops.window import Axis
 
 
 class _LpPooling(Operator):

@@ -12,7 +12,8 @@ from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, Types, operator
 from vkconv.ops.pool_kernels import MAXIMUM, pool, pool_with_indices, sliding_maximum
-from vkconv.ops.pool_window import Axis, PoolAttributes, padding, taps
+from vkconv.ops.pool_window import PoolAttributes, padding, taps
+from vkconv.ops.window import Axis
 
 #: from this many taps on, two passes (rows, then columns) through a temporary are faster than one:
 #: measured on lavapipe with 256 channels of 20x20, 5x5 by a factor of 5, 9x9 of 6, 13x13 of 11

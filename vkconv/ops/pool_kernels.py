@@ -7,7 +7,7 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.grids import spread
-from vkconv.ops.pool_window import Axis
+from vkconv.ops.window import Axis
 
 #: ``kind`` of pool.comp
 MAXIMUM, AVERAGE, AVERAGE_WITH_PADDING = 0, 1, 2

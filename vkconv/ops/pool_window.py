@@ -19,32 +19,7 @@ from typing import Any
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Value
 from vkconv.ops.base import ceil_div
-
-AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One spatial axis of a pooling: ``size`` in, ``out`` windows of ``kernel`` taps."""
-
-    size: int
-    out: int
-    kernel: int
-    stride: int
-    dilation: int
-    begin: int
-    end: int
-
-    def tap(self, k: int) -> slice:
-        """Positions of tap ``k`` of all windows, in the axis padded by ``padding``."""
-        start = k * self.dilation
-        return slice(start, start + (self.out - 1) * self.stride + 1, self.stride)
-
-    @property
-    def padding(self) -> tuple[int, int]:
-        """Padding that makes all taps exist; ceil mode may reach beyond the declared padding."""
-        reach = (self.out - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
-        return self.begin, max(self.end, reach - self.begin - self.size)
+from vkconv.ops.window import Axis, check_auto_pad, same_padding
 
 
 @dataclass(frozen=True)
@@ -66,10 +41,7 @@ class PoolAttributes:
         kernel = self._per_axis("kernel_shape", self.kernel_shape, rank, 1)
         strides = self._per_axis("strides", self.strides, rank, 1)
         dilations = self._per_axis("dilations", self.dilations, rank, 1)
-        if self.auto_pad not in AUTO_PADS:
-            raise InvalidModelError(
-                f"auto_pad is '{self.auto_pad}', not one of {', '.join(AUTO_PADS)}"
-            )
+        check_auto_pad(self.auto_pad)
         pads = self._per_axis("pads", self.pads, 2 * rank, 0)
         if self.auto_pad == "VALID":
             pads = (0,) * (2 * rank)
@@ -78,10 +50,7 @@ class PoolAttributes:
             extent = (kernel[i] - 1) * dilations[i] + 1
             if self.auto_pad.startswith("SAME"):
                 out = ceil_div(size, strides[i])
-                needed = max(0, (out - 1) * strides[i] + extent - size)
-                small = needed // 2
-                upper = self.auto_pad == "SAME_UPPER"
-                begin, end = (small, needed - small) if upper else (needed - small, small)
+                begin, end = same_padding(size, strides[i], extent, self.auto_pad)
             else:
                 begin, end = pads[i], pads[rank + i]
                 out = self._windows(size + begin + end - extent, strides[i])
