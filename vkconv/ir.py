@@ -175,6 +175,29 @@ class Names:
         return name
 
 
+@dataclass(frozen=True)
+class Fusion:
+    """Nodes that a pass made into one, with the algebra: what ``vkconv fuse`` reports."""
+
+    #: what was fused, in a few words: "Conv + BatchNormalization", "parallel convolutions"
+    kind: str
+    #: names of the nodes that went, in their order
+    nodes: tuple[str, ...]
+    #: name of the node that stays
+    into: str
+    #: the identity used: "W' = W·γ/√(σ²+ε), b' = β + (b−μ)·γ/√(σ²+ε)"
+    algebra: str
+
+
+@dataclass(frozen=True)
+class Unfused:
+    """Nodes that look fusible and were left alone, with the reason."""
+
+    kind: str
+    nodes: tuple[str, ...]
+    reason: str
+
+
 @dataclass(eq=False)
 class Graph:
     """Nodes in topological order, with the values that enter and leave."""
@@ -192,6 +215,9 @@ class Graph:
     source_nodes: list[tuple[str, str]] = field(default_factory=list)
     #: names and types of the outputs as the model had them (passes may substitute the values)
     output_names: list[str] = field(default_factory=list)
+    #: what the fusions of linear branches did, and what they left alone for a reason
+    fusions: list[Fusion] = field(default_factory=list)
+    unfused: list[Unfused] = field(default_factory=list)
 
     def values(self) -> Iterator[Value]:
         """Every value once: graph inputs, node inputs, node outputs."""
@@ -280,4 +306,6 @@ class Graph:
             dict(self.absorbed),
             list(self.source_nodes),
             list(self.output_names),
+            list(self.fusions),
+            list(self.unfused),
         )

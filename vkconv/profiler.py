@@ -6,10 +6,9 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from vkconv.device.base import StepTime
-from vkconv.errors import InvalidInputError
+from vkconv.files import write_bytes
 from vkconv.ir import Array
 
 
@@ -76,15 +75,5 @@ class Profile:
                     "args": {"kernel": step.kernel},
                 }
             )
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            try:
-                with temporary.open("w", encoding="utf-8") as file:
-                    json.dump({"traceEvents": events, "displayTimeUnit": "ms"}, file)
-                os.replace(temporary, target)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise InvalidInputError(f"the trace '{target}' cannot be written: {why}") from None
+        trace = json.dumps({"traceEvents": events, "displayTimeUnit": "ms"})
+        write_bytes(str(path), trace.encode(), "the trace")

@@ -11,6 +11,7 @@ import pytest
 from tests.device.handmade import chain, chain_expected, load
 from vkconv.device.vulkan import pipeline_cache
 from vkconv.device.vulkan.device import VulkanDevice
+from vkconv.files import cache_folder
 
 
 def use() -> None:
@@ -23,7 +24,7 @@ def use() -> None:
 
 
 def cache_file() -> Path:
-    (path,) = pipeline_cache.folder().glob("*.pipelines")
+    (path,) = cache_folder().glob("*.pipelines")
     return path
 
 
@@ -97,7 +98,7 @@ def test_a_full_disk_leaves_the_old_file(monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     assert not pipeline_cache.write(cache_file(), b"new")
     assert cache_file().read_bytes() == before
-    assert len(list(pipeline_cache.folder().iterdir())) == 1
+    assert len(list(cache_folder().iterdir())) == 1
 
 
 def test_size_is_capped_and_old_files_go(monkeypatch, tmp_path):
@@ -114,4 +115,4 @@ def test_size_is_capped_and_old_files_go(monkeypatch, tmp_path):
 def test_can_be_switched_off(monkeypatch):
     monkeypatch.setenv("VKCONV_DISABLE", "pipeline_cache")
     use()
-    assert not pipeline_cache.folder().exists()
+    assert not cache_folder().exists()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import vkconv
-from vkconv.cli.output import replacing
 from vkconv.errors import InvalidInputError, InvalidModelError
+from vkconv.files import replacing
 from vkconv.vision import Detections, HeadSpec, choose_head, detect, prepare
 
 if TYPE_CHECKING:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vkconv.errors import InvalidInputError
@@ -14,7 +11,7 @@ from vkconv.errors import InvalidInputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["check_apart", "check_writable", "encode_image", "replacing", "write_bytes"]
+__all__ = ["check_apart", "check_image_name", "check_writable", "encode_image"]
 
 _FORMATS = {
     ".png": "PNG",
@@ -85,48 +82,6 @@ def encode_image(image: Image, path: str) -> bytes:
     return buffer.getvalue()
 
 
-def write_bytes(path: str, data: bytes, what: str) -> None:
-    """Write a whole file or none; InvalidInputError, with the cause, when it cannot be written."""
-    with replacing(path, what) as temporary, open(temporary, "wb") as file:
-        file.write(data)
-
-
-@contextmanager
-def replacing(path: str, what: str) -> Iterator[str]:
-    """The name of a temporary file that takes the place of ``path`` when the block succeeds.
-
-    A symbolic link stays, and its target is replaced. A device stays too, the null device above
-    all: what was written is copied into it. Raises InvalidInputError, with the cause, when the file
-    cannot be written.
-    """
-    real = os.path.realpath(path)
-    is_device = os.path.exists(real) and not os.path.isfile(real)
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(
-            prefix=".vkconv-",
-            suffix=os.path.splitext(real)[1],
-            dir=None if is_device else os.path.dirname(real),
-        )
-        os.close(handle)
-        yield temporary
-        if is_device:
-            with open(temporary, "rb") as source, open(real, "wb") as device:
-                shutil.copyfileobj(source, device)
-        else:
-            os.chmod(temporary, _mode_for(real))
-            os.replace(temporary, real)
-            temporary = ""
-    except OSError as error:
-        raise InvalidInputError(
-            f"cannot write {what} to '{path}': {error.strerror or error}"
-        ) from error
-    finally:
-        if temporary:
-            with suppress(OSError):
-                os.unlink(temporary)
-
-
 def _format_of(path: str) -> str:
     extension = os.path.splitext(path)[1].lower()
     if extension == "" and os.path.exists(path) and not os.path.isfile(path):
@@ -137,12 +92,3 @@ def _format_of(path: str) -> str:
             f"the output '{path}' has {named}; end its name in one of {', '.join(_FORMATS)}"
         )
     return _FORMATS[extension]
-
-
-def _mode_for(path: str) -> int:
-    """The permissions the file has, or those a new file gets (mkstemp's are private)."""
-    with suppress(OSError):
-        return os.stat(path).st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask

@@ -105,7 +105,8 @@ def _run(parser: Parser, arguments: list[str]) -> int:
     image = load_image(image_path)
 
     from vkconv.cli.detection import Settings, run_detector
-    from vkconv.cli.output import encode_image, write_bytes
+    from vkconv.cli.output import encode_image
+    from vkconv.files import write_bytes
 
     outcome = run_detector(
         image,

@@ -9,25 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 from vkconv.device.vulkan.loader import Api
+from vkconv.errors import InvalidInputError
+from vkconv.files import cache_folder, write_bytes
 
 MAGIC = b"vkconv pipelines 1\n"
 #: neither one file nor the folder grows beyond this
 MAX_BYTES = 64 << 20
-
-
-def folder() -> Path:
-    """Where cache files lie: VKCONV_CACHE_DIR, or the user's cache folder."""
-    given = os.environ.get("VKCONV_CACHE_DIR")
-    if given:
-        return Path(given)
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("vkconv"))
 
 
 def read(path: Path) -> bytes:
@@ -49,18 +39,11 @@ def write(path: Path, data: bytes) -> bool:
     content = MAGIC + hashlib.sha256(data).digest() + data
     if len(content) > MAX_BYTES:
         return False
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
+        write_bytes(str(path), content, "compiled pipelines")
         _prune(path)
-    except OSError:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+    except (OSError, InvalidInputError):
         return False
     return True
 
@@ -85,7 +68,7 @@ class PipelineCache:
         data = b""
         if enabled:
             with contextlib.suppress(RuntimeError, OSError):  # no home folder
-                self._path = folder() / f"{key}.pipelines"
+                self._path = cache_folder() / f"{key}.pipelines"
                 data = read(self._path)
         if data[4:32] != header:  # made for another device, or by another driver
             data = b""

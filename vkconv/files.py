@@ -1,0 +1,82 @@
+"""Files written whole or not at all, and bytes kept in the user's cache folder.
+
+Whatever this package writes (pictures, models, plans, traces, caches) goes to a temporary file
+beside the target and takes its place in one step, so that no reader sees half a file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vkconv.errors import InvalidInputError
+
+__all__ = ["cache_folder", "replacing", "write_bytes"]
+
+
+def cache_folder() -> Path:
+    """Where cache files lie: VKCONV_CACHE_DIR, or the user's cache folder.
+
+    Raises RuntimeError or OSError where the user has no home folder.
+    """
+    given = os.environ.get("VKCONV_CACHE_DIR")
+    if given:
+        return Path(given)
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir("vkconv"))
+
+
+def write_bytes(path: str, data: bytes, what: str) -> None:
+    """Write a whole file or none; InvalidInputError, with the cause, when it cannot be written."""
+    with replacing(path, what) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: str, what: str) -> Iterator[str]:
+    """The name of a temporary file that takes the place of ``path`` when the block succeeds.
+
+    A symbolic link stays, and its target is replaced. A device stays too, the null device above
+    all: what was written is copied into it. Raises InvalidInputError, with the cause, when the file
+    cannot be written.
+    """
+    real = os.path.realpath(path)
+    is_device = os.path.exists(real) and not os.path.isfile(real)
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(
+            prefix=".vkconv-",
+            suffix=os.path.splitext(real)[1],
+            dir=None if is_device else os.path.dirname(real),
+        )
+        os.close(handle)
+        yield temporary
+        if is_device:
+            with open(temporary, "rb") as source, open(real, "wb") as device:
+                shutil.copyfileobj(source, device)
+        else:
+            os.chmod(temporary, _mode_for(real))
+            os.replace(temporary, real)
+            temporary = ""
+    except OSError as error:
+        raise InvalidInputError(
+            f"cannot write {what} to '{path}': {error.strerror or error}"
+        ) from error
+    finally:
+        if temporary:
+            with suppress(OSError):
+                os.unlink(temporary)
+
+
+def _mode_for(path: str) -> int:
+    """The permissions the file has, or those a new file gets (mkstemp's are private)."""
+    with suppress(OSError):
+        return os.stat(path).st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
