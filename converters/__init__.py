@@ -3,8 +3,13 @@
 ``vkconv`` itself never imports torch; this sub-package is the one place that may, and even here
 only the modules that truly need it do so:
 
-* :mod:`vkconv.converters.reparameterize` collapses training-time branches and batch
-  normalisation into plain convolutions (torch).
+* :mod:`vkconv.converters.exporting` writes a module as one fused, verified .onnx file (torch).
+* :mod:`vkconv.converters.reparameterization` collapses training-time branches and batch
+  normalisation into plain convolutions (torch); :mod:`vkconv.converters.blocks` is its algebra.
+* :mod:`vkconv.converters.checkpoints` builds networks of published families from their weights
+  (torch); :mod:`vkconv.converters.suppression` is what their exports suppress boxes with.
+* :mod:`vkconv.converters.deformable` is deformable convolution that trains, and exports to ONNX
+  (torch).
 * :mod:`vkconv.converters.demo_net` is the small YOLOv7-style detector behind
   ``vkconv/data/demo.onnx`` (torch).
 * :mod:`vkconv.converters.demo_loss` is the loss that detector is trained with (torch).
@@ -21,9 +26,13 @@ from typing import Any
 
 _HOME_OF = {
     "CLASS_NAMES": "demo_scenes",
+    "DeformConv2d": "deformable",
     "DemoNet": "demo_net",
-    "fuse_conv_norm": "reparameterize",
+    "deform_conv2d": "deformable",
+    "export": "exporting",
+    "fuse_conv_norm": "reparameterization",
     "generate_scene": "demo_scenes",
+    "reparameterize": "reparameterization",
 }
 
 __all__ = sorted(_HOME_OF)

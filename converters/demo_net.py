@@ -18,7 +18,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-__all__ = ["ANCHORS", "STRIDES", "ConvNormAct", "DemoNet", "RepConv"]
+from vkconv.converters.deformable import DeformConv2d
+
+__all__ = ["ANCHORS", "STRIDES", "ConvNormAct", "DeformConvNormAct", "DemoNet", "RepConv"]
 
 STRIDES = (8, 16, 32)
 
@@ -43,6 +45,29 @@ class ConvNormAct(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(b, inputs, h, w) -> (b, outputs, h / stride, w / stride)``."""
         return self.act(self.bn(self.conv(x)))
+
+
+class DeformConvNormAct(nn.Module):
+    """Modulated deformable 3x3 convolution (Zhu et al. 2018) without bias, batch norm, SiLU.
+
+    One plain convolution says where each tap looks and how much it counts: 18 offsets, row and
+    column tap by tap, and 9 weights before the sigmoid. It starts from zero, that is, from a plain
+    3x3 convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.offset = nn.Conv2d(inputs, 27, 3, 1, 1)
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)
+        self.conv = DeformConv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
+        self.act = nn.SiLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(b, inputs, h, w) -> (b, outputs, h, w)``."""
+        offset, mask = self.offset(x).split((18, 9), dim=1)
+        return self.act(self.bn(self.conv(x, offset, mask.sigmoid())))
 
 
 class RepConv(nn.Module):
@@ -208,6 +233,7 @@ class DemoNet(nn.Module):
         self.up4 = Elan(8 * w, 2 * w, 4 * w)
         self.to5 = Downsample(4 * w, 4 * w)
         self.up5 = Elan(8 * w, 2 * w, 4 * w)
+        self.adapt4 = DeformConvNormAct(4 * w, 4 * w)
         self.refine3 = RepConv(3 * w, 3 * w)
         self.refine4 = RepConv(4 * w, 4 * w)
         self.refine5 = RepConv(4 * w, 5 * w)
@@ -222,5 +248,5 @@ class DemoNet(nn.Module):
         p3 = self.down3(torch.cat([self.lateral3(c3), self.lower(self.reduce4(p4))], dim=1))
         p4 = self.up4(torch.cat([self.to4(p3), p4], dim=1))
         p5 = self.up5(torch.cat([self.to5(p4), p5], dim=1))
-        raw = self.head([self.refine3(p3), self.refine4(p4), self.refine5(p5)])
+        raw = self.head([self.refine3(p3), self.refine4(self.adapt4(p4)), self.refine5(p5)])
         return raw if self.training else self.head.decode(raw)

@@ -3,8 +3,11 @@
 
 python scripts/bench_operators.py [--markdown FILE] [--seconds 2] [--layers 8]
 
-Each case is a chain of equal nodes, so that upload, download and layout conversion count little;
-times are milliseconds a node: the median of runs that alternate between the two runtimes.
+Each case is a chain of equal nodes with a LeakyRelu behind each (or no two would be left apart by
+the passes), so that upload, download and layout conversion count little; a node that changes the
+shape stands alone. Times are milliseconds a node: the median of runs that alternate between the two
+runtimes, and the least processor time of vkconv's, which other programs on the machine disturb
+less; GFLOP/s are of both.
 onnxruntime's threads do not spin between its runs, or they would take the processor from a CPU
 driver.
 """
@@ -12,6 +15,7 @@ driver.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -42,16 +46,18 @@ class Case:
     constants: tuple[Array, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     flops: int = 0
+    #: the node keeps the shape, so that any number of them make a chain
+    chains: bool = True
 
     def model(self, layers: int) -> bytes:
         """``layers`` nodes in a chain, each with the same constants."""
         names = [f"constant_{i}" for i in range(len(self.constants))]
-        nodes = [
-            helper.make_node(
-                self.op_type, [f"x{k}", *names], [f"x{k + 1}"], name=f"node_{k}", **self.attributes
-            )
-            for k in range(layers)
-        ]
+        nodes = []
+        for k in range(layers):
+            nodes += [
+                helper.make_node(self.op_type, [f"x{k}", *names], [f"y{k}"], **self.attributes),
+                helper.make_node("LeakyRelu", [f"y{k}"], [f"x{k + 1}"], alpha=0.1),
+            ]
         graph = helper.make_graph(
             nodes,
             self.name,
@@ -107,6 +113,23 @@ def cases() -> list[Case]:
             depthwise,
             2 * 128 * 9 * 6400,
         ),
+        Case(
+            "Conv 3x3, 256 @ 10x10",
+            "Conv",
+            (1, 256, 10, 10),
+            (weights(256, 256, 3, 3),),
+            same,
+            2 * 256 * 256 * 9 * 100,
+        ),
+        Case(
+            "stem 3x3, stride 2, 3 to 32 @ 320x320",
+            "Conv",
+            (1, 3, 320, 320),
+            (weights(32, 3, 3, 3),),
+            {**same, "strides": [2, 2]},
+            2 * 32 * 3 * 9 * 160 * 160,
+            chains=False,
+        ),
         *(
             Case(
                 f"GridSample {mode}, 64 @ 80x80",
@@ -121,6 +144,7 @@ def cases() -> list[Case]:
 
 
 def measure(case: Case, layers: int, seconds: float) -> list[str]:
+    layers = layers if case.chains else 1
     model = case.model(layers)
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -131,13 +155,25 @@ def measure(case: Case, layers: int, seconds: float) -> list[str]:
         wide = theirs.astype(np.float64)
         error = float(((ours - wide) ** 2).sum() / (wide**2).sum())
         times: tuple[list[float], list[float]] = ([], [])
+        spent: list[float] = []
         end = time.perf_counter() + seconds
         while time.perf_counter() < end or len(times[0]) < 5:
-            for run, found in zip((session.run, other.run), times, strict=True):
-                found.append(timed(run, feeds) / layers * 1e3)
+            before = time.process_time()
+            times[0].append(timed(session.run, feeds) / layers * 1e3)
+            spent.append((time.process_time() - before) / layers * 1e3)
+            times[1].append(timed(other.run, feeds) / layers * 1e3)
     vk, ort = (statistics.median(t) for t in times)
-    speed = f"{case.flops / vk / 1e6:.1f}" if case.flops else ""
-    return [case.name, f"{vk:.2f}", speed, f"{ort:.2f}", f"{vk / ort:.2f}", f"{error:.1e}"]
+    cores = os.cpu_count() or 1
+    speed = [f"{case.flops / t / 1e6:.1f}" if case.flops else "" for t in (vk, min(spent) / cores)]
+    return [
+        case.name,
+        f"{vk:.2f}",
+        f"{min(spent):.2f}",
+        *speed,
+        f"{ort:.2f}",
+        f"{vk / ort:.2f}",
+        f"{error:.1e}",
+    ]
 
 
 def timed(run: Callable[..., Any], feeds: Mapping[str, Array]) -> float:
@@ -153,7 +189,16 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8, help="nodes in a chain")
     given = parser.parse_args()
     [device] = vkconv.devices()[:1]
-    heading = ["operator", "vkconv ms", "GFLOP/s", "onnxruntime ms", "ratio", "NMSE"]
+    heading = [
+        "operator",
+        "vkconv ms",
+        "CPU ms",
+        "GFLOP/s",
+        "GFLOP/s by CPU time",
+        "onnxruntime ms",
+        "ratio",
+        "NMSE",
+    ]
     rows = [measure(case, given.layers, given.seconds) for case in cases()]
     conv, deform = float(rows[0][1]), float(rows[1][1])
     text = "\n".join(

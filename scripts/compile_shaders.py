@@ -5,165 +5,43 @@
     python scripts/compile_shaders.py conv2d       only the kernels named
     python scripts/compile_shaders.py --check      say what is stale, and exit 1 if anything is
 
-Only the standard library: the package's build backend imports this file before anything is
-installed. A generated module holds each variant's SPIR-V (zlib, base64) with the interface
-reflected from it, and a hash over all that went into it, by which an unchanged shader is skipped.
+The work is done by ``vkconv.shader_compiler``; here are the folders. Only the standard library: the
+package's build backend imports this file before anything is installed, so that vkconv is taken from
+the source tree.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
 import os
-import re
-import shutil
-import subprocess
 import sys
-import tempfile
-import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shader_variants import ShaderError, Source, Variant, read_source
-from spirv_reflection import ReflectionError, reflect
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-__all__ = ["ShaderError", "compile_shaders", "find_compiler", "main", "stale_modules"]
+from vkconv.files import write_bytes
+from vkconv.shader_compiler import (
+    COMPILERS,
+    ShaderError,
+    Source,
+    compile_variant,
+    find_compiler,
+    module_text,
+    read_source,
+    source_hash,
+    written_hash,
+)
+
+__all__ = ["ShaderError", "compile_shaders", "main", "stale_modules"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SHADERS = ROOT / "shaders"
 OUTPUT = ROOT / "vkconv" / "_spirv"
-#: raise it with every change to what a generated module contains, spirv_reflection.py included
-FORMAT = 1
-TARGET = "vulkan1.1"
-COMPILERS = ("glslangValidator", "glslang", "glslc")
-NO_COMPILER = (
-    f"no GLSL compiler found (looked for {', '.join(COMPILERS)}): install glslang-tools (Debian, "
-    "Ubuntu), glslang (Fedora, Arch, Alpine, Homebrew) or the Vulkan SDK (Windows: 'scoop install "
-    "vulkan')"
-)
-FIX = "python scripts/compile_shaders.py"
-
-
-@dataclass(frozen=True)
-class Compiler:
-    """A GLSL compiler on this machine and how to call it."""
-
-    path: str
-    version: str
-    flags: tuple[str, ...]
-
-    def command(
-        self, source: Path, include: Path, output: Path, defines: Sequence[str]
-    ) -> list[str]:
-        paths = [f"-I{include}", "-o", str(output), str(source)]
-        return [self.path, *self.flags, *defines, *paths]
-
-
-def find_compiler(name: str | None = None) -> Compiler:
-    """The first of COMPILERS on PATH (or ``name``), or ShaderError with the package to install."""
-    path = next((p for p in map(shutil.which, [name] if name else COMPILERS) if p), None)
-    if path is None:
-        raise ShaderError(f"no GLSL compiler '{name}'" if name else NO_COMPILER)
-    answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-    lines = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
-    if answer.returncode or not lines:
-        raise ShaderError(f"the GLSL compiler {path} does not run: {answer.stderr.strip()}")
-    if Path(path).stem == "glslc":
-        # -O0: the optimizer drops the names that reflection reads
-        flags = ("-O0", f"--target-env={TARGET}", "-fshader-stage=compute")
-        return Compiler(path, "; ".join(lines[:3]), flags)
-    return Compiler(path, lines[0], ("--target-env", TARGET, "-S", "comp"))
-
-
-def source_hash(source: Source, compiler: Compiler) -> str:
-    """Changes with everything that decides what a generated module contains."""
-    parts = [str(FORMAT), compiler.version, *compiler.flags, *map(" ".join, source.texts.items())]
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode()
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()
-
-
-def compile_variant(
-    source: Source, variant: Variant, compiler: Compiler, include: Path
-) -> dict[str, Any]:
-    """One variant's SPIR-V and interface; ShaderError says shader, variant and compiler output."""
-    title = f"{source.path.name}" + (f" [{variant.key}]" if variant.key else "")
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "out.spv"
-        command = compiler.command(source.path, include, output, variant.defines)
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-        if answer.returncode or not output.is_file():
-            raise ShaderError(f"{title}: does not compile\n{_compiler_output(answer, source.path)}")
-        code = output.read_bytes()
-    if "warning" in answer.stdout.lower() + answer.stderr.lower():
-        print(f"{title}: {_compiler_output(answer, source.path)}", file=sys.stderr)
-    try:
-        interface = reflect(code)
-    except ReflectionError as error:
-        raise ShaderError(f"{title}: {error}") from None
-    return {"code": base64.b64encode(zlib.compress(code, 9)), "interface": interface}
-
-
-def _compiler_output(answer: subprocess.CompletedProcess[str], path: Path) -> str:
-    # glslang echoes the file's name first, and ends with lines that repeat the count of errors
-    lines = (answer.stdout + answer.stderr).strip().splitlines()
-    noise = re.compile(r"ERROR: \d+ compilation errors|SPIR-V is not generated")
-    kept = [
-        f"  {line}"
-        for line in lines
-        if line.strip() not in ("", str(path)) and not noise.match(line)
-    ]
-    return "\n".join(kept) or f"  the compiler exited with {answer.returncode}"
-
-
-def module_text(source: Source, entries: Sequence[dict[str, Any]], compiler: Compiler) -> str:
-    """The generated Python module."""
-    lines = [
-        f'"""Made from shaders/{source.path.name} by scripts/compile_shaders.py; do not edit."""',
-        "",
-        f"SOURCE_HASH = {source_hash(source, compiler)!r}",
-        f"COMPILER = {compiler.version!r}",
-        f"AXES = { {axis: list(values) for axis, values in source.axes.items()}!r}",
-        "VARIANTS = {",
-    ]
-    for variant, entry in zip(source.variants, entries, strict=True):
-        lines += [
-            f"    {variant.key!r}: {{",
-            f"        'code': {entry['code']!r},",
-            "        'interface': {",
-        ]
-        lines += [f"            {key!r}: {value!r}," for key, value in entry["interface"].items()]
-        lines += ["        },", "    },"]
-    return "\n".join([*lines, "}", ""])
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` in one step: a reader, or a build beside this one, sees old or new."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would reach the wheel
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _written_hash(module: Path) -> str:
-    try:
-        with module.open(encoding="utf-8") as file:
-            head = file.read(1000)
-    except FileNotFoundError:
-        return ""
-    found = re.search(r"^SOURCE_HASH = '(\w+)'$", head, re.MULTILINE)
-    return found[1] if found else ""
+MADE_BY = "scripts/compile_shaders.py"
+FIX = f"python {MADE_BY}"
 
 
 def _shader_paths(shaders: Path) -> list[Path]:
@@ -189,7 +67,7 @@ def stale_modules(
         module = output / f"{path.stem}_spv.py"
         if not module.is_file():
             report.append(f"missing: {module.name} (from {path.name})")
-        elif _written_hash(module) != source_hash(read_source(path, shaders / "include"), found):
+        elif written_hash(module) != source_hash(read_source(path, shaders / "include"), found):
             report.append(f"stale: {module.name} ({path.name}, an include or the compiler changed)")
     return report + [f"orphan: {path.name} (no such shader)" for path in _orphans(paths, output)]
 
@@ -211,7 +89,7 @@ def compile_shaders(
     output.mkdir(parents=True, exist_ok=True)
     init = '"""Generated by scripts/compile_shaders.py: one module per kernel."""\n'
     if not (output / "__init__.py").is_file():
-        write_atomically(output / "__init__.py", init)
+        _write(output / "__init__.py", init)
     for orphan in _orphans(paths, output):
         orphan.unlink(missing_ok=True)
 
@@ -227,7 +105,7 @@ def compile_shaders(
             except ShaderError as error:
                 failures.append(str(error))
                 continue
-            if _written_hash(output / f"{path.stem}_spv.py") != source_hash(source, found):
+            if written_hash(output / f"{path.stem}_spv.py") != source_hash(source, found):
                 futures = [
                     pool.submit(compile_variant, source, variant, found, include)
                     for variant in source.variants
@@ -240,13 +118,16 @@ def compile_shaders(
                 failures.append(_without_repeats(errors))
                 continue
             entries = [future.result() for future in futures]
-            write_atomically(
-                output / f"{source.kernel}_spv.py", module_text(source, entries, found)
-            )
+            _write(output / f"{source.kernel}_spv.py", module_text(source, entries, found, MADE_BY))
             done.append(source.kernel)
     if failures:
         raise ShaderError("\n".join(failures))
     return done
+
+
+def _write(path: Path, text: str) -> None:
+    """In one step: a reader, or a build beside this one, sees the old module or the new one."""
+    write_bytes(str(path), text.encode(), "a compiled shader")
 
 
 def _without_repeats(errors: list[str]) -> str:

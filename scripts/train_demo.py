@@ -1,7 +1,8 @@
 """Train the demo detector from nothing but a seed, and export it to ONNX.
 
-Draws the training pictures, trains the network in its branched form, collapses the branches and
-batch norms, exports, and checks the exported model against the branched one::
+Draws the training pictures, trains the network in its branched form, and writes it with
+``vkconv.converters.export``: branches and batch norms collapsed, and the file compared with the
+network as it was trained::
 
     python scripts/train_demo.py --minutes 27
 
@@ -13,23 +14,19 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
 import multiprocessing
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 from torch.nn import functional as F
 
 from vkconv.converters.demo_loss import detection_loss
 from vkconv.converters.demo_net import DemoNet
 from vkconv.converters.demo_scenes import CLASS_NAMES, TRAINING_SEED, generate_scene
-from vkconv.converters.reparameterize import reparameterize
+from vkconv.converters.exporting import ExportReport, export
 
 SIDE = 320
 BATCH = 16
@@ -151,10 +148,16 @@ def train(
     rng = np.random.default_rng(seed)
     net = DemoNet(len(CLASS_NAMES)).to(memory_format=torch.channels_last)
     average = MovingAverage(net)
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    plain = [p for p in net.parameters() if p.ndim <= 1]
+    # Offsets are in pixels: at the full rate they run away before the features have formed.
+    offsets = list(net.adapt4.offset.parameters())
+    slow = {id(p) for p in offsets}
+    others = [p for p in net.parameters() if id(p) not in slow]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.03}, {"params": plain, "weight_decay": 0.0}],
+        [
+            {"params": [p for p in others if p.ndim > 1], "weight_decay": 0.03, "share": 1.0},
+            {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0, "share": 1.0},
+            {"params": offsets, "weight_decay": 0.0, "share": 0.1},
+        ],
         lr=PEAK_RATE,
     )
     start, step, order = time.perf_counter(), 0, np.empty(0, np.int64)
@@ -163,7 +166,7 @@ def train(
     while (elapsed := time.perf_counter() - start) < seconds:
         progress = elapsed / seconds
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(progress)
+            group["lr"] = learning_rate(progress) * group["share"]
         if len(order) < BATCH:
             order = rng.permutation(len(pictures))
         chosen, order = order[:BATCH], order[BATCH:]
@@ -188,38 +191,21 @@ def train(
     return average.net, step
 
 
-def export(net: DemoNet, path: Path) -> float:
-    """Write ``net`` in its collapsed form; the NMSE of the file against the branched form."""
+def export_demo(net: DemoNet, path: Path) -> ExportReport:
+    """Write ``net`` the way any trained module is: collapsed, exported, fused, verified."""
     net = copy.deepcopy(net).to(memory_format=torch.contiguous_format).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
-    sample = torch.from_numpy(generate_scene(TRAINING_SEED - 1, SIDE)[0].astype(np.float32) / 255)
-    sample = sample.permute(2, 0, 1)[None].contiguous()
-    with warnings.catch_warnings():
-        # The tracing exporter is deprecated but writes the plainer graph; that the cells of the
-        # head become constants is intended.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        torch.onnx.export(
-            reparameterize(net), (sample,), path, input_names=["images"],
-            output_names=["output"], opset_version=17, dynamo=False,
-        )  # fmt: skip
-    model = onnx.load(path)
-    onnx.helper.set_model_props(
-        model,
-        {
-            "vkconv.head": "yolov7",
-            "vkconv.classes": json.dumps(list(CLASS_NAMES)),
-            "vkconv.input_scale": repr(1 / 255),
-            "names": str(dict(enumerate(CLASS_NAMES))),
-        },
+    picture = generate_scene(TRAINING_SEED - 1, SIDE)[0].astype(np.float32) / 255
+    return export(
+        net,
+        torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous(),
+        path,
+        classes=CLASS_NAMES,
+        head="yolov7",
+        input_scale=1 / 255,
+        input_names=["images"],
+        output_names=["output"],
     )
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"images": sample.numpy()})
-    with torch.no_grad():
-        wanted = net.double()(sample.double()).numpy()
-    return float(np.square(found - wanted).sum() / np.square(wanted).sum())
 
 
 def main() -> None:
@@ -239,11 +225,8 @@ def main() -> None:
     net, steps = train(pictures, targets, arguments.minutes * 60 - drawing - 10, arguments.seed)
     if arguments.save_checkpoint:
         torch.save(net.state_dict(), arguments.save_checkpoint)
-    error = export(net, arguments.out)
-    size = arguments.out.stat().st_size
-    print(f"{arguments.out}: {size / 1e6:.2f} MB, NMSE against the branched form {error:.1e}")
-    if error > 1e-9:
-        raise SystemExit("the exported model does not agree with the trained network")
+    print(export_demo(net, arguments.out))
+    print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB")
     minutes = (time.perf_counter() - start) / 60
     print(f"{steps} steps of {BATCH} pictures; {minutes:.1f} minutes in total")
 

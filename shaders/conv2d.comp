@@ -14,6 +14,7 @@ layout(constant_id = 3) const int KERNEL_W = 3;
 layout(constant_id = 4) const int STRIDE_X = 1;
 layout(constant_id = 5) const int DILATION_X = 1;
 layout(constant_id = 6) const bool ROW_REUSE = true;
+layout(constant_id = 7) const int CHANNELS = 4; // of an input block; fewer only where there is one block (RGB, grey)
 const int LANES = 8;
 const int SPAN = (PIXELS - 1) * STRIDE_X + (KERNEL_W - 1) * DILATION_X + 1;
 const int LOADED = ROW_REUSE ? SPAN : PIXELS;
@@ -37,7 +38,7 @@ layout(push_constant) uniform Push {
     UNROLL for (int g = 0; g < OUTPUT_TILE / LANES; g++) {                                               \
         vec4 w = LOAD(weights, w_index + g * LANES);                                                     \
         UNROLL for (int o = 0; o < LANES; o++)                                                           \
-            UNROLL for (int c = 0; c < 4; c++) {                                                         \
+            UNROLL for (int c = 0; c < CHANNELS; c++) {                                                  \
                 float s = subgroupShuffle(w[c], uint(o));                                                \
                 UNROLL for (int p = 0; p < PIXELS; p++)                                                  \
                     sum[(g * LANES + o) * PIXELS + p] += s * v[(FIRST) + p * (STEP)][c];                 \
@@ -47,7 +48,7 @@ layout(push_constant) uniform Push {
 #define ACCUMULATE(v, FIRST, STEP)                                                                       \
     UNROLL for (int o = 0; o < OUTPUT_TILE; o++) {                                                       \
         vec4 w = LOAD(weights, w_index + o);                                                             \
-        UNROLL for (int c = 0; c < 4; c++)                                                               \
+        UNROLL for (int c = 0; c < CHANNELS; c++)                                                        \
             UNROLL for (int p = 0; p < PIXELS; p++)                                                      \
                 sum[o * PIXELS + p] += w[c] * v[(FIRST) + p * (STEP)][c];                                \
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -52,7 +53,8 @@ def expected_files() -> set[str]:
     }
     names = {path.relative_to(ROOT).as_posix() for path in found}
     converters = ROOT.glob("converters/**/*.py")
-    return names | {f"vkconv/{path.relative_to(ROOT).as_posix()}" for path in converters}
+    names |= {f"vkconv/{path.relative_to(ROOT).as_posix()}" for path in converters}
+    return names | {f"vkconv/glsl/{path.name}" for path in ROOT.glob("shaders/include/*.glsl")}
 
 
 def test_wheel_is_for_every_python_and_platform(wheel: Path) -> None:
@@ -90,6 +92,30 @@ def test_installed_wheel_loads_shaders_and_converters(installed: Path) -> None:
     count, place = answer.stdout.split(maxsplit=1)
     assert int(count) > 0
     assert place.strip().startswith(str(installed))
+
+
+def test_installed_wheel_compiles_the_shader_of_another_package(
+    installed: Path, tmp_path: Path
+) -> None:
+    """And runs the operator, from files that lie elsewhere."""
+    for name in ("corner_pool.py", "corner_pool.comp"):
+        shutil.copy(ROOT / "examples" / "custom_operator" / name, tmp_path)
+    program = (
+        "import sys; sys.path[:0] = sys.argv[1:3]; from vkconv.cli.main import main; "
+        "assert main(['compile-shader', sys.argv[2] + '/corner_pool.comp']) == 0; "
+        "import corner_pool, vkconv.shaders as s; "
+        "print(len(s.variants('com.example.corner_pool')), s.__file__)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-I", "-c", program, str(installed), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    count, place = answer.stdout.splitlines()[-1].split(maxsplit=1)
+    assert int(count) == 3
+    assert place.startswith(str(installed))
 
 
 def test_a_wheel_can_be_built_from_the_source_distribution(wheel: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from vkconv.errors import (
     DeviceError,
     DeviceLostError,
     DeviceTimeoutError,
+    FusionError,
     InvalidInputError,
     InvalidModelError,
     OutOfDeviceMemoryError,
@@ -25,9 +26,15 @@ from vkconv.errors import (
 )
 
 if TYPE_CHECKING:
+    from vkconv.arguments import NodeArg
     from vkconv.capabilities import DeviceInfo
+    from vkconv.compilation import compile_model
     from vkconv.device import devices
-    from vkconv.session import InferenceSession, NodeArg
+    from vkconv.fusion import FusedModel, fuse
+    from vkconv.image_inputs import ImageInput
+    from vkconv.io_binding import IOBinding
+    from vkconv.memory_report import MemoryReport
+    from vkconv.session import InferenceSession
 
 __version__ = "0.1.0"
 
@@ -37,21 +44,36 @@ __all__ = [
     "DeviceInfo",
     "DeviceLostError",
     "DeviceTimeoutError",
+    "FusedModel",
+    "FusionError",
+    "IOBinding",
+    "ImageInput",
     "InferenceSession",
     "InvalidInputError",
     "InvalidModelError",
+    "MemoryReport",
     "NodeArg",
     "OutOfDeviceMemoryError",
     "UnsupportedModelError",
     "VkconvError",
+    "compile_model",
     "devices",
+    "fuse",
+    "register_operator",
 ]
 
 _LAZY = {
     "DeviceInfo": "vkconv.capabilities",
+    "FusedModel": "vkconv.fusion",
     "InferenceSession": "vkconv.session",
-    "NodeArg": "vkconv.session",
+    "IOBinding": "vkconv.io_binding",
+    "ImageInput": "vkconv.image_inputs",
+    "MemoryReport": "vkconv.memory_report",
+    "NodeArg": "vkconv.arguments",
+    "compile_model": "vkconv.compilation",
     "devices": "vkconv.device",
+    "fuse": "vkconv.fusion",
+    "register_operator": "vkconv.custom_operators",
 }
 
 

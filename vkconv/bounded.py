@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import ELEMENT_BYTES
-from vkconv.ir import Array, Node, TensorType, Value
+from vkconv.ir import Node, TensorType, Value
 from vkconv.ops.base import create
 from vkconv.passes.assign_layouts import host_reason
 
@@ -24,12 +24,6 @@ class Bounded:
     output: Value
     count: Value
     axis: int
-
-    def trim(self, known: dict[str, Array]) -> None:
-        """In ``known`` (values by name) replace the padded output by what is used of it."""
-        used = int(known.pop(self.count.name)[0])
-        whole = known[self.output.name]
-        known[self.output.name] = whole[(slice(None),) * self.axis + (slice(0, used),)]
 
 
 def bounded(nodes: Iterable[Node], caps: DeviceCaps) -> dict[Node, Bounded]:

@@ -48,4 +48,7 @@ class DeviceCaps:
     #: rgba32f buffers may be read with imageLoad / texelFetch
     storage_texel: bool = False
     uniform_texel: bool = False
+    #: the shader compiler unrolls loops whose bounds are specialization constants, so that arrays
+    #: indexed by them stay in registers
+    unrolls_loops: bool = True
     host_only: bool = False

@@ -23,19 +23,49 @@ Number: TypeAlias = "int | float"
 PushValue: TypeAlias = "int | float | Sequence[int] | Sequence[float]"
 
 
-@dataclass(eq=False)
 class Storage:
-    """One allocation. ``data`` holds a constant's bytes; ``offset`` is set when the arena is
-    planned."""
+    """One allocation. A constant has ``data``; ``offset`` is set when the arena is planned.
 
-    size: int
-    name: str
-    data: Array | None = None
-    offset: int = 0
+    Where ``pack`` can make a constant's data again, a device drops it once it is uploaded: weights
+    are not kept twice.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        name: str,
+        data: Array | None = None,
+        offset: int = 0,
+        pack: Callable[[], Array] | None = None,
+    ) -> None:
+        self.size, self.name, self.offset = size, name, offset
+        self.is_constant = data is not None
+        self._data, self._pack = data, pack
 
     @property
-    def is_constant(self) -> bool:
-        return self.data is not None
+    def data(self) -> Array | None:
+        """A constant's elements; packed anew where they were dropped, None where they were
+        forgotten."""
+        if self._data is None and self._pack is not None:
+            return self._pack()
+        return self._data
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the data takes in this process."""
+        return 0 if self._data is None else self._data.nbytes
+
+    def drop(self) -> None:
+        """Let go of data that can be packed again."""
+        if self._pack is not None:
+            self._data = None
+
+    def forget(self) -> None:
+        """Let go of data for good, with what it was packed from: it stays on the device only."""
+        self._data = self._pack = None
+
+    def __repr__(self) -> str:
+        return f"Storage({self.size}, {self.name!r}, offset={self.offset})"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ A leaf: imports nothing of the package, so that any room may raise from here.
     |   +-- DeviceLostError
     |   +-- OutOfDeviceMemoryError   ``.requested`` bytes did not fit
     |   +-- DeviceTimeoutError
+    +-- FusionError              a fused model that is not proven to do what the model does
     +-- BuildError               compiling the shaders when the package is built
 
 A message names the node, the value or the shader concerned and the remedy. The command line prints
@@ -26,6 +27,7 @@ __all__ = [
     "DeviceError",
     "DeviceLostError",
     "DeviceTimeoutError",
+    "FusionError",
     "InvalidInputError",
     "InvalidModelError",
     "NodeProblem",
@@ -129,6 +131,11 @@ class OutOfDeviceMemoryError(DeviceError):
 
 class DeviceTimeoutError(DeviceError):
     """The device did not finish within the time allowed for one submission."""
+
+
+class FusionError(VkconvError):
+    """The fused model's outputs differ from the model's by more than is allowed, or could not be
+    compared with them."""
 
 
 class BuildError(VkconvError):

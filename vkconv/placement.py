@@ -9,7 +9,7 @@ from typing import Literal
 from vkconv.dispatch import Dispatch, Plan
 from vkconv.errors import NodeProblem, VkconvError
 from vkconv.ir import DTYPES, Graph, Node, Opaque
-from vkconv.ops.base import NEWEST_OPSET, check_inputs, create, find_operator
+from vkconv.ops.base import NEWEST_OPSET, OWN_DOMAINS, check_inputs, create, find_operator
 
 Where = Literal["gpu", "host", "folded", "fused", "deferred"]
 
@@ -61,6 +61,12 @@ def _problem(node: Node, opset: int) -> str | None:
             "export the model with an older one"
         )
     if find_operator(node) is None:
+        if node.domain not in OWN_DOMAINS:
+            return (
+                f"no operator is registered for it; write one with vkconv.register_operator(..., "
+                f"domain='{node.domain}') (docs/custom_operators.md), install the package that "
+                "has it, or export it as standard operators"
+            )
         return "no such operator here; export it as standard operators"
     for name, value in node.attributes.items():
         if isinstance(value, Opaque):

@@ -11,42 +11,41 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from vkconv.arguments import NodeArg, checked_feeds, node_arg, positions, zeros
+from vkconv.async_runs import AsyncRuns
 from vkconv.capabilities import DeviceInfo
 from vkconv.device import open_device
 from vkconv.device.base import Device
-from vkconv.errors import InvalidInputError, NodeProblem, UnsupportedModelError, VkconvError
-from vkconv.ir import Array, TensorType, type_of
-from vkconv.onnx_reader import read_model
-from vkconv.ops.base import is_registered
-from vkconv.passes import infer_and_fold, rewrite
-from vkconv.placement import Placement, problems
-from vkconv.plan import ConstantStore
+from vkconv.errors import (
+    DeviceError,
+    InvalidInputError,
+    NodeProblem,
+    UnsupportedModelError,
+    VkconvError,
+)
+from vkconv.image_inputs import ImageInput, ImageInputs, describe
+from vkconv.io_binding import IOBinding
+from vkconv.ir import Array, Graph, TensorType
+from vkconv.loading import ModelSource
+from vkconv.memory_report import MemoryReport, report_memory
+from vkconv.planned import HostNodes
 from vkconv.profiler import Profile
-from vkconv.stages import HostNodes, Stage
+from vkconv.stages import Stage
+
+if TYPE_CHECKING:
+    from vkconv.placement import Placement
+    from vkconv.plan import ConstantStore
+
+Shapes = tuple[tuple[int, ...], ...]
 
 PLAN_CACHE_SIZE = 8
 PRECISIONS = ("fp32",)
-
-_ONNX_TYPES = {"float32": "float", "float64": "double", "float16": "float16"}
-
-
-@dataclass(frozen=True)
-class NodeArg:
-    """An input or output as onnxruntime describes it.
-
-    ``shape`` holds ints, names of dynamic dimensions, or None where they have no name.
-    """
-
-    name: str
-    shape: list[int | str | None]
-    type: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,8 @@ class InferenceSession:
         ``vkconv.devices()``, or "reference" (numpy, slow, for comparison).
     precision: "fp32".
     strict: refuse models of which a node would run on the host.
+    images: inputs that are fed with pixels, uint8 (N, H, W, C), and converted on the device: an
+        ImageInput for each by name, or one for all inputs that take images.
 
     Raises InvalidModelError, UnsupportedModelError (lists every node concerned), DeviceError.
     """
@@ -78,34 +79,38 @@ class InferenceSession:
         device: str | int = "auto",
         precision: str = "fp32",
         strict: bool = False,
+        images: ImageInput | Mapping[str, ImageInput] | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise InvalidInputError(
                 f"precision '{precision}' is not one of: {', '.join(PRECISIONS)}"
             )
-        graph = self._graph = read_model(model, is_registered)
-        if found := problems(graph):
-            raise UnsupportedModelError.from_nodes(found)
-        self._inputs = [_node_arg(v.name, v.type) for v in graph.inputs]
-        self._input_types = [v.known_type for v in graph.inputs]
-        declared = [v.type for v in graph.outputs]
-        infer_and_fold(graph)
-        self._outputs = [
-            _node_arg(name, _completed(type_, value.type))
-            for name, type_, value in zip(graph.output_names, declared, graph.outputs, strict=True)
-        ]
-        rewrite(graph)
+        source = ModelSource(model, describe(images))
         self._strict = strict
-        self._store = ConstantStore()
-        self._stages: OrderedDict[tuple[tuple[int, ...], ...], Stage] = OrderedDict()
+        self._store: ConstantStore | None = None
+        self._stages: OrderedDict[Shapes, Stage] = OrderedDict()
         #: held while planning and running; one thread may enter it twice (a warning filter that
         #: looks at the session)
         self._lock = threading.RLock()
         self._warned: set[str] = set()
-        self._device: Device | None = open_device(device)
+        self._async_runs = AsyncRuns()
+        self._device: Device | None = None
         try:
-            if all(t.is_static for t in self._input_types):
+            self._device = open_device(device)
+        except DeviceError:
+            source.check()  # what is wrong with the model comes first
+            raise
+        try:
+            loaded = self._loaded = source.load(self._device)
+            self._images = ImageInputs(images, loaded.inputs, loaded.images)
+            loaded.images = self._images.model_types
+            fed = [(name, self._images.type_of(name, type_)) for name, type_ in loaded.inputs]
+            self._inputs = [node_arg(name, type_) for name, type_ in fed]
+            self._input_types = [type_ for _, type_ in fed]
+            self._outputs = [node_arg(name, type_) for name, type_ in loaded.outputs]
+            if loaded.is_static:
                 self._stage(tuple(t.dims for t in self._input_types))
+                self._forget_weights()
         except BaseException:
             self.close()
             raise
@@ -120,7 +125,7 @@ class InferenceSession:
         return list(self._outputs)
 
     def get_modelmeta(self) -> ModelMetadata:
-        graph = self._graph
+        graph = self._loaded.graph
         opset = graph.opsets.get("", 0)
         return ModelMetadata(dict(graph.metadata), graph.producer, graph.name, opset)
 
@@ -136,9 +141,11 @@ class InferenceSession:
             stage = next(reversed(self._stages.values()), None)
             if stage is not None:
                 return stage.placement()
+        from vkconv.placement import Placement
+
         return [
             Placement(name, op, "deferred", "planned when the input shapes are known")
-            for name, op in self._graph.source_nodes
+            for name, op in self._loaded.graph.source_nodes
         ]
 
     def describe_plan(self) -> str:
@@ -150,6 +157,17 @@ class InferenceSession:
                 return stage.describe()
         return "no plan yet: the model's input shapes are dynamic; run it once"
 
+    @property
+    def image_inputs(self) -> dict[str, NodeArg]:
+        """Inputs that take pixels and are converted on the device, as the model itself has them."""
+        return {name: node_arg(name, type_) for name, type_ in self._images.model_types.items()}
+
+    def set_image_input(self, name: str, image: ImageInput) -> None:
+        """Other numbers to normalise an input's pixels by, from the next run on. The input is one
+        that the session was opened with as an image."""
+        with self._lock:
+            self._images.change(name, image)
+
     # --- running ---------------------------------------------------------------------------------
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
@@ -160,23 +178,83 @@ class InferenceSession:
         Raises InvalidInputError on a wrong name, dtype, rank or size, DeviceError when the device
         fails.
         """
-        wanted = self._wanted(output_names)
-        arrays = self._checked_feeds(feeds)
+        wanted = positions(output_names, self._outputs)
+        targets: dict[int, Array | None] = dict.fromkeys(wanted)
+        arrays, shapes = self._checked(feeds)
         with self._lock:
-            results = self._stage(tuple(a.shape for a in arrays.values())).run(arrays)
-        return [results[i].copy() if i in wanted[:k] else results[i] for k, i in enumerate(wanted)]
+            results = self._stage(shapes).run(arrays, targets)
+        found = dict(zip(targets, results, strict=True))
+        return [found[i].copy() if i in wanted[:k] else found[i] for k, i in enumerate(wanted)]
+
+    def run_async(
+        self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]
+    ) -> Future[list[Array]]:
+        """As ``run``, without waiting: the result, or the error, is the future's.
+
+        Runs are made, and their futures end, in the order of the calls. Two are under way at a
+        time: while the device computes one, the next is uploaded and the one before is fetched. The
+        feeds must not be written to until then. A future can be cancelled until its run begins.
+        """
+        self._open_device()
+
+        def start(drain: Callable[[], None]) -> Callable[[], list[Array]]:
+            return self._start(output_names, feeds, drain)
+
+        return self._async_runs.submit(start)
+
+    def io_binding(self) -> IOBinding:
+        """Arrays for inputs and outputs, to be used by any number of runs."""
+        return IOBinding(self._inputs, self._outputs)
+
+    def run_with_iobinding(self, binding: IOBinding) -> None:
+        """Run the model on bound inputs, into bound outputs: no tensor is allocated.
+
+        Raises InvalidInputError where an input is not bound or no output is, and as ``run``.
+        """
+        if not binding.outputs:
+            raise InvalidInputError("no output is bound; call bind_output first")
+        wanted = positions(list(binding.outputs), self._outputs)
+        targets = dict(zip(wanted, binding.outputs.values(), strict=True))
+        arrays, shapes = self._checked(binding.inputs)
+        with self._lock:
+            binding.keep(self._stage(shapes).run(arrays, targets))
 
     def profile(self, feeds: Mapping[str, Any]) -> Profile:
         """As ``run``, but with the time of every step."""
-        arrays = self._checked_feeds(feeds)
+        arrays, shapes = self._checked(feeds)
         with self._lock:
-            stage = self._stage(tuple(a.shape for a in arrays.values()))
+            stage = self._stage(shapes)
             began = time.perf_counter()
             outputs, times = stage.profile(arrays)
             return Profile(self.device.name, times, time.perf_counter() - began, outputs)
 
+    def warmup(self, feeds: Mapping[str, Any] | None = None) -> None:
+        """Run once for nobody: afterwards all is planned, compiled and allocated for these shapes.
+
+        Zeros are fed where ``feeds`` holds no input; an input whose shape is open needs one. Raises
+        as ``run``.
+        """
+        given = dict(feeds or {})
+        for arg, type_ in zip(self._inputs, self._input_types, strict=True):
+            if arg.name not in given:
+                given[arg.name] = zeros(arg, type_)
+        self.run(None, given)
+
+    @property
+    def memory(self) -> MemoryReport:
+        """What the session takes of memory, in bytes; print it."""
+        with self._lock:
+            self._open_device()
+            stages = [s for stage in self._stages.values() for s in stage.stages]
+            return report_memory(stages, self._loaded.graph)
+
     def close(self) -> None:
-        """Free everything the session holds, once no run is under way; twice does no harm."""
+        """Free everything the session holds, once no run is under way; twice does no harm.
+
+        Of the runs asked for with ``run_async``, those under way come to their end; those that wait
+        are cancelled.
+        """
+        self._async_runs.close()
         with self._lock:
             device, self._device = self._device, None
             if device is None:
@@ -201,25 +279,97 @@ class InferenceSession:
 
     # --- inside ----------------------------------------------------------------------------------
 
+    def _checked(self, feeds: Mapping[str, Any]) -> tuple[dict[str, Array], Shapes]:
+        """What the plan takes of the feeds, and their shapes, which choose the plan."""
+        arrays = checked_feeds(feeds, self._inputs, self._input_types)
+        return self._images.feeds(arrays), tuple(a.shape for a in arrays.values())
+
+    def _start(
+        self,
+        output_names: Sequence[str] | None,
+        feeds: Mapping[str, Any],
+        drain: Callable[[], None],
+    ) -> Callable[[], list[Array]]:
+        """The first half of an asynchronous run; ``drain`` finishes those before it.
+
+        It does so before this thread waits for the lock: who has that may wait for their lanes.
+        """
+        wanted = positions(output_names, self._outputs)
+        targets: dict[int, Array | None] = dict.fromkeys(wanted)
+        arrays, shapes = self._checked(feeds)
+        if not self._lock.acquire(blocking=False):
+            drain()
+            self._lock.acquire()
+        try:
+            if shapes not in self._stages:
+                drain()  # the new plan may take the place of one that they use
+            finish = self._stage(shapes).start(arrays, targets, drain)
+        finally:
+            self._lock.release()
+
+        def results() -> list[Array]:
+            found = dict(zip(targets, finish(), strict=True))
+            return [found[i].copy() if i in wanted[:k] else found[i] for k, i in enumerate(wanted)]
+
+        return results
+
+    def _forget_weights(self) -> None:
+        """After the only plan there will be: the weights stay on the device alone."""
+        (stage,) = self._stages.values()
+        if not stage.is_last:
+            return
+        stage.forget_weights()
+        graph, self._store = self._loaded.graph, None
+        self._loaded.graph = Graph(
+            graph.name,
+            [],
+            [],
+            [],
+            graph.opsets,
+            graph.metadata,
+            graph.producer,
+            source_nodes=graph.source_nodes,
+        )
+
     def _open_device(self) -> Device:
         if self._device is None:
             raise VkconvError("the session is closed; open another InferenceSession")
         return self._device
 
-    def _stage(self, shapes: tuple[tuple[int, ...], ...]) -> Stage:
+    def _stage(self, shapes: Shapes) -> Stage:
         """The plan for these input shapes, made now unless it is kept. The lock is held."""
         device = self._open_device()
         if shapes in self._stages:
             self._stages.move_to_end(shapes)
             return self._stages[shapes]
-        graph = self._graph.copy()
-        for value, type_, shape in zip(graph.inputs, self._input_types, shapes, strict=True):
-            value.type = TensorType(type_.dtype, shape)
-        stage = Stage(graph, device, self._store, self._report_host_nodes)
+        planned = self._loaded.find(shapes)
+        if planned is not None:
+            planned.report_hosts(self._report_host_nodes)
+        else:
+            from vkconv.planning import plan_graph
+
+            graph, store = self._graph_for(shapes), self._constants()
+            planned = plan_graph(graph, device.caps, store, self._report_host_nodes)
+            self._loaded.keep(shapes, planned, device.caps, device.info.name)
+        stage = Stage(planned, device, self._store, self._report_host_nodes)
         self._stages[shapes] = stage
         while len(self._stages) > PLAN_CACHE_SIZE:
             self._stages.popitem(last=False)[1].close()
         return stage
+
+    def _graph_for(self, shapes: Shapes) -> Graph:
+        graph = self._loaded.graph.copy()
+        for value, type_, shape in zip(graph.inputs, self._input_types, shapes, strict=True):
+            value.type = TensorType(type_.dtype, shape)
+        self._images.convert_on_device(graph)
+        return graph
+
+    def _constants(self) -> ConstantStore:
+        from vkconv.plan import ConstantStore
+
+        if self._store is None:
+            self._store = ConstantStore()
+        return self._store
 
     def _report_host_nodes(self, nodes: HostNodes) -> None:
         """One warning names the nodes that run on the host; ``strict`` refuses them."""
@@ -238,79 +388,3 @@ class InferenceSession:
         listed = "; ".join(f"{node}: {reason}" for node, reason in new)
         # as if from the caller of InferenceSession() or run()
         warnings.warn(f"nodes that run on the host: {listed}", RuntimeWarning, stacklevel=5)
-
-    def _wanted(self, names: Sequence[str] | None) -> list[int]:
-        known = [o.name for o in self._outputs]
-        if not names:
-            return list(range(len(known)))
-        if isinstance(names, str):
-            raise InvalidInputError(f"output names are a list, as in ['{names}']; None is all")
-        for name in names:
-            if name not in known:
-                listed = ", ".join(known)
-                raise InvalidInputError(f"the model has no output '{name}'; its outputs: {listed}")
-        return [known.index(name) for name in names]
-
-    def _checked_feeds(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
-        if not isinstance(feeds, Mapping):
-            raise InvalidInputError(
-                f"feeds are a dict of arrays by name, not {type(feeds).__name__}"
-            )
-        surplus = [name for name in feeds if name not in {i.name for i in self._inputs}]
-        if surplus:
-            names = ", ".join(i.name for i in self._inputs)
-            raise InvalidInputError(f"the model has no input '{surplus[0]}'; its inputs: {names}")
-        symbols: dict[str, int] = {}
-        arrays: dict[str, Array] = {}
-        for arg, type_ in zip(self._inputs, self._input_types, strict=True):
-            if arg.name not in feeds:
-                raise InvalidInputError(
-                    f"input '{arg.name}' ({arg.type}, shape {arg.shape}) is missing"
-                )
-            arrays[arg.name] = _checked(arg, type_, np.asarray(feeds[arg.name]), symbols)
-        return arrays
-
-
-def _checked(arg: NodeArg, type_: TensorType, array: Array, symbols: dict[str, int]) -> Array:
-    """The array when it fits the input; ``symbols`` holds the dynamic dimensions met so far."""
-    if type_of(array).dtype != type_.dtype:
-        raise InvalidInputError(
-            f"input '{arg.name}' is {array.dtype.name}, the model takes {type_.dtype}; "
-            f"convert it with .astype('{type_.dtype}')"
-        )
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if type_.shape is None:
-        return array
-    if array.ndim != len(type_.shape):
-        raise InvalidInputError(
-            f"input '{arg.name}' has rank {array.ndim} (shape {array.shape}), the model takes rank "
-            f"{len(type_.shape)} (shape {arg.shape})"
-        )
-    for axis, (size, dim) in enumerate(zip(array.shape, type_.shape, strict=True)):
-        known = symbols.setdefault(dim, size) if isinstance(dim, str) else dim
-        if known is not None and size != known:
-            raise InvalidInputError(
-                f"input '{arg.name}' has size {size} along axis {axis}, the model takes {known} "
-                f"(shape {arg.shape})"
-            )
-    return array
-
-
-def _completed(declared: TensorType | None, inferred: TensorType | None) -> TensorType | None:
-    """The declared type, with what inference knows where it leaves something open."""
-    if declared is None or (declared.shape is None and inferred is not None):
-        return inferred
-    if inferred is None or inferred.shape is None or declared.shape is None:
-        return declared
-    if len(inferred.shape) != len(declared.shape):
-        return inferred
-    pairs = zip(declared.shape, inferred.shape, strict=True)
-    return TensorType(declared.dtype, tuple(i if isinstance(i, int) else d for d, i in pairs))
-
-
-def _node_arg(name: str, type_: TensorType | None) -> NodeArg:
-    if type_ is None:
-        return NodeArg(name, [], "")
-    shape = [] if type_.shape is None else list(type_.shape)
-    return NodeArg(name, shape, f"tensor({_ONNX_TYPES.get(type_.dtype, type_.dtype)})")

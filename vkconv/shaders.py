@@ -3,6 +3,9 @@
 ``scripts/compile_shaders.py`` writes one generated module per ``shaders/*.comp``: for each variant
 the SPIR-V (zlib, base64) and the interface reflected from it. Here they become ShaderModule
 objects. It must not know what a kernel computes, nor any device.
+
+Other packages add kernels of their own, made by ``vkconv compile-shader``. Their names have a dot
+(``com.example.corner_pool``), so that no kernel of this package ever takes one.
 """
 
 from __future__ import annotations
@@ -11,13 +14,23 @@ import base64
 import importlib
 import importlib.util
 import pkgutil
+import struct
 import zlib
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from vkconv.entry_points import load_operators
 from vkconv.errors import BuildError
 
+#: raise it with every change to what a generated module contains, or to what reflection says
+FORMAT = 2
+#: what devices are opened with (SPIR-V's names); a kernel that declares another capability could
+#: not run
+CAPABILITIES = frozenset(
+    {"Shader", "SampledBuffer", "ImageBuffer", "GroupNonUniform", "GroupNonUniformShuffle"}
+)
+_MAGIC = 0x07230203
 BufferKind = Literal["storage_buffer", "storage_texel", "uniform_texel"]
 Variant = tuple[tuple[str, str], ...]
 
@@ -83,19 +96,89 @@ def kernels() -> list[str]:
     return found
 
 
+#: generated modules of other packages, by kernel
+_added: dict[str, Any] = {}
+
+
+def add_kernel(kernel: str, generated: Any) -> None:
+    """Make a generated module of another package known as ``kernel``, a name with a dot.
+
+    One that is known already is replaced. Raises BuildError when the module is not one that
+    ``vkconv compile-shader`` of this version writes, or needs what devices are not opened with.
+    """
+    origin = getattr(generated, "__name__", type(generated).__name__)
+    again = "compile its shader again with 'vkconv compile-shader'"
+    if getattr(generated, "FORMAT", None) != FORMAT:
+        raise BuildError(f"'{origin}' is no compiled shader of this version of vkconv; {again}")
+    try:
+        modules = [
+            _module(kernel, _parsed_key(key), entry) for key, entry in generated.VARIANTS.items()
+        ]
+        axes_are_lists = all(len(values) for values in generated.AXES.values())
+    except Exception as error:  # whatever a hand-made module may hold
+        raise BuildError(
+            f"'{origin}' is damaged ({type(error).__name__}: {error}); {again}"
+        ) from None
+    for module in modules:
+        if len(module.code) < 20 or struct.unpack("<I", module.code[:4]) != (_MAGIC,):
+            raise BuildError(f"'{origin}' is damaged (it holds no SPIR-V); {again}")
+        if lacking := set(module.capabilities) - CAPABILITIES:
+            raise BuildError(
+                f"kernel '{kernel}' needs {', '.join(sorted(lacking))}, which vkconv opens no "
+                "device with; write the shader without"
+            )
+    if not modules or not axes_are_lists:
+        raise BuildError(f"'{origin}' is damaged (it has no variants); {again}")
+    _added[kernel] = generated
+    _forget()
+
+
+def remove_kernel(kernel: str) -> None:
+    """Undo ``add_kernel``."""
+    _added.pop(kernel, None)
+    _forget()
+
+
+def added_kernels() -> dict[str, Any]:
+    """The generated modules of other packages, by kernel."""
+    return dict(_added)
+
+
+def _forget() -> None:
+    for cached in (_generated, axes, load):
+        cached.cache_clear()
+
+
 @cache
 def _generated(kernel: str) -> Any:
+    if "." in kernel:
+        return _generated_elsewhere(kernel)
     name = f"vkconv._spirv.{kernel}_spv"
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name not in (name, "vkconv._spirv"):
             raise
+    meant = next((name for name in _added if name.endswith(f".{kernel}")), None)
+    if meant is not None:
+        raise BuildError(f"there is no kernel '{kernel}'; was '{meant}' meant?")
     known = ", ".join(kernels())
     raise BuildError(
         f"kernel '{kernel}' is not compiled (there are: {known}); "
         "run 'python scripts/compile_shaders.py'"
     )
+
+
+def _generated_elsewhere(kernel: str) -> Any:
+    if kernel not in _added:
+        load_operators()
+    if kernel not in _added:
+        known = ", ".join(sorted(_added)) or "none is"
+        raise BuildError(
+            f"kernel '{kernel}' is not registered (registered: {known}); give its compiled "
+            "module to register_operator(..., kernels=[...])"
+        )
+    return _added[kernel]
 
 
 @cache
@@ -124,6 +207,10 @@ def load(kernel: str, variant: Variant = ()) -> ShaderModule:
     except KeyError:
         known = "; ".join(generated.VARIANTS)
         raise BuildError(f"kernel '{kernel}' has no variant '{key}' (it has: {known})") from None
+    return _module(kernel, variant, entry)
+
+
+def _module(kernel: str, variant: Variant, entry: Any) -> ShaderModule:
     interface = entry["interface"]
     return ShaderModule(
         kernel=kernel,

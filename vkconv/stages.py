@@ -1,11 +1,12 @@
-"""A graph at concrete input shapes: planned at once as far as shapes are known, then in the run.
+"""A graph at concrete input shapes on a device: planned at once as far as shapes are known, then in
+the run.
 
-Almost every model is one stage. Where a shape depends on what the model computes (a Reshape by
-computed sizes, an operator whose output size depends on data), the stage ends: what the rest needs
-is read back, the rest becomes a graph of its own with the missing facts filled in, and its stage is
-kept for the next run that meets the same ones.
+Almost every model is one stage. Where a shape depends on what the model computes, the plan ends
+(``planning``): what the rest needs is read back, the rest becomes a graph with the missing facts
+filled in, and its stage is kept for the next run that meets the same ones.
 
-Not thread-safe: the session lets one run in at a time.
+Passes, operators and the planner are imported when a stage needs them: importing them takes 0.3 s,
+and most plans from a file never do. Not thread-safe: the session lets one run in at a time.
 """
 
 from __future__ import annotations
@@ -13,70 +14,69 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vkconv.bounded import Bounded, bounded
-from vkconv.capabilities import DeviceCaps
-from vkconv.device.base import Device, Executable, StepTime
+from vkconv.device.base import Device, StepTime, Targets
 from vkconv.dispatch import Dispatch, Plan
-from vkconv.errors import InvalidInputError, InvalidModelError, VkconvError
-from vkconv.ir import Array, Graph, Node, Value, constant, type_of
-from vkconv.loops import DRIVEN, DrivenLoop, is_loop
-from vkconv.ops.base import UnknownShapeError, as_tuple, create, infer_types
-from vkconv.passes import finish, infer_and_fold, rewrite, unresolved
-from vkconv.placement import Placement, placements
-from vkconv.plan import ConstantStore, make_plan
+from vkconv.errors import InvalidInputError, VkconvError
+from vkconv.ir import Array, Graph, Node
+from vkconv.lanes import Lanes
+from vkconv.planned import HostNodes, Planned
 
+if TYPE_CHECKING:
+    from vkconv.loops import DrivenLoop
+    from vkconv.placement import Placement
+    from vkconv.plan import ConstantStore
+
+#: kernels that change nothing but where numbers lie
+CONVERSIONS = frozenset({"to_c4", "to_linear"})
+COPIES = frozenset({"strided_copy", "channel_copy", "permute_channels"})
 #: stages kept behind one stage: facts computed by the model may differ in every run
 LATER_STAGES = 4
-DEPENDS_ON_DATA = "the shape of its output depends on its input"
-
-
-#: nodes that run on the host, and why
-HostNodes = list[tuple[Node, str]]
 
 
 class Stage:
-    """The resolvable part of ``graph`` on a device, and what follows it.
+    """What is planned, on a device, and what follows it.
 
-    ``report`` hears of the nodes that run on the host before anything is planned.
+    ``store`` keeps the packed constants of what is planned later; ``report`` hears of its nodes
+    that run on the host.
     """
 
     def __init__(
         self,
-        graph: Graph,
+        planned: Planned,
         device: Device,
-        store: ConstantStore,
+        store: ConstantStore | None,
         report: Callable[[HostNodes], None],
     ) -> None:
         self._device, self._store, self._report = device, store, report
-        infer_and_fold(graph)
-        rewrite(graph)
-        infer_and_fold(graph)
-        self._rest = _split(graph, device.caps)
-        finish(graph, device.caps)
-        hosts = [(n, n.host_reason) for n in graph.nodes if n.host_reason is not None]
-        if self._rest is not None:
-            hosts += [(n, _why_on_host(n)) for n in self._rest.computed]
-        report(hosts)
-        self.graph = graph
-        self.plan: Plan = make_plan(graph, device.caps, store)
-        self._executable: Executable = device.prepare(self.plan)
+        self._planned, self._rest = planned, planned.rest
+        self.graph, self.plan = planned.graph, planned.plan
+        self._executable = Lanes(device, planned.plan)
         self._later: OrderedDict[object, Stage] = OrderedDict()
-        self._loops = {
-            node: DrivenLoop(node, self._plan_body)
-            for node in (self._rest.computed if self._rest is not None else [])
-            if is_loop(node)
-        }
+        self._loops = self._driven_loops()
 
-    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        outputs = self._executable.run(feeds)
+    def run(self, feeds: Mapping[str, Array], targets: Targets | None = None) -> list[Array]:
+        """The outputs, or those that ``targets`` asks for, into the arrays it holds."""
         if self._rest is None:
-            return outputs
-        later, more = self._follow(outputs)
-        return later.run(more)
+            _check(self.plan, targets)
+            return self._executable.run(feeds, targets)
+        later, more = self._follow(self._executable.run(feeds))
+        return later.run(more, targets)
+
+    def start(
+        self, feeds: Mapping[str, Array], targets: Targets | None, drain: Callable[[], None]
+    ) -> Callable[[], list[Array]]:
+        """As ``run``, but the device may still be at it: the function returned waits. What follows
+        a stage is known only when it has run, so then it has run on return."""
+        if self._rest is None:
+            _check(self.plan, targets)
+            return self._executable.start(feeds, targets, drain)
+        drain()
+        outputs = self.run(feeds, targets)
+        return lambda: outputs
 
     def profile(self, feeds: Mapping[str, Array]) -> tuple[list[Array], list[StepTime]]:
         outputs, times = self._executable.profile(feeds)
@@ -91,6 +91,34 @@ class Stage:
         ]
         return results, times + shifted
 
+    @property
+    def stages(self) -> list[Stage]:
+        """The stage and all that are kept behind it."""
+        return [self, *(stage for later in self._later.values() for stage in later.stages)]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing follows that is planned in the run."""
+        return self._rest is None
+
+    def forget_weights(self) -> None:
+        """Let go of the model's arrays in this process: what is planned is on the device, and
+        nothing will be planned again from this graph. Names stay, for the placement."""
+        for node in self.graph.nodes:
+            node.inputs, node.outputs, node.attributes = [], [], {}
+        self.graph.inputs, self.graph.outputs = [], []
+        self._store = None
+        for storage in self.plan.constants:
+            storage.forget()
+
+    @property
+    def arena_bytes(self) -> int:
+        return self._executable.arena_bytes
+
+    @property
+    def staging_bytes(self) -> int:
+        return self._executable.staging_bytes
+
     def close(self) -> None:
         for stage in self._later.values():
             stage.close()
@@ -103,8 +131,8 @@ class Stage:
         assert self._rest is not None
         rest = self._rest
         known = dict(zip(self.graph.output_names, outputs, strict=True))
-        for padded in rest.bounded:
-            padded.trim(known)
+        for trim in rest.trims:
+            trim.apply(known)
         feeds = {name: array for name, array in known.items() if name not in rest.facts}
         for node in rest.computed:
             feeds.update(_compute(node, known, self._loops.get(node)))
@@ -113,28 +141,45 @@ class Stage:
             tuple((name, known[name].tobytes(), known[name].shape) for name in rest.facts),
         )
         if key not in self._later:
-            graph = rest.graph_for(known, feeds)
-            self._later[key] = Stage(graph, self._device, self._store, self._report)
+            self._later[key] = self._plan_later(rest.graph_for(known, feeds))
             while len(self._later) > LATER_STAGES:
                 self._later.popitem(last=False)[1].close()
         self._later.move_to_end(key)
         return self._later[key], feeds
 
-    def _plan_body(self, body: Graph) -> Stage:
-        return Stage(body, self._device, self._store, self._report)
+    def _plan_later(self, graph: Graph) -> Stage:
+        """The stage of what is left of the graph, or of a loop's body."""
+        from vkconv.plan import ConstantStore
+        from vkconv.planning import plan_graph
+
+        if self._store is None:
+            self._store = ConstantStore()
+        planned = plan_graph(graph, self._device.caps, self._store, self._report)
+        return Stage(planned, self._device, self._store, self._report)
+
+    def _driven_loops(self) -> dict[Node, DrivenLoop]:
+        if self._rest is None:
+            return {}
+        from vkconv.loops import DrivenLoop, is_loop
+
+        computed = self._rest.computed
+        return {node: DrivenLoop(node, self._plan_later) for node in computed if is_loop(node)}
 
     # --- what it looks like ------------------------------------------------------------------
 
     def placement(self) -> list[Placement]:
+        from vkconv.placement import Placement, placements
+
         own = {p.node: p for p in placements(self.graph.source_nodes, self.graph, self.plan)}
         if self._rest is None:
             return list(own.values())
         later = next(reversed(self._later.values()), None)
         following = {p.node: p for p in later.placement()} if later else {}
         computed = {n.name: n for n in self._rest.computed}
+        reasons = {node.name: reason for node, reason in self._planned.hosts}
         for name, op_type in self.graph.source_nodes:
             if name in computed:
-                own[name] = Placement(name, op_type, "host", _why_on_host(computed[name]))
+                own[name] = Placement(name, op_type, "host", reasons[name])
             elif name in self._rest.names:
                 pending = Placement(
                     name, op_type, "deferred", "planned when the shapes it needs are known"
@@ -150,6 +195,7 @@ class Stage:
         constants = sum(s.size for s in plan.constants)
         lines = [
             f"{len(plan.dispatches)} dispatches, {barriers} barriers, "
+            f"{_count(plan, CONVERSIONS)} layout conversions, {_count(plan, COPIES)} copies, "
             f"arena {plan.arena_size / 2**20:.2f} MiB "
             f"(lower bound {plan.arena_lower_bound / 2**20:.2f}), "
             f"constants {constants / 2**20:.2f} MiB"
@@ -168,97 +214,23 @@ class Stage:
         )
 
 
-@dataclass
-class _Rest:
-    """What cannot be planned yet.
-
-    ``facts`` are values to become constants, ``computed`` nodes to be run by numpy, ``bounded``
-    nodes of the stage before, whose outputs have room to spare.
-    """
-
-    graph: Graph
-    facts: list[str]
-    computed: list[Node]
-    bounded: list[Bounded]
-
-    @property
-    def names(self) -> set[str]:
-        return {n.name for n in self.graph.nodes} | {f for n in self.graph.nodes for f in n.fused}
-
-    def graph_for(self, known: Mapping[str, Array], feeds: Mapping[str, Array]) -> Graph:
-        """The rest with the facts as constants and concrete types for its inputs."""
-        graph = self.graph.copy()
-        for value in graph.inputs:
-            if value.name in self.facts:
-                fact = constant(value.name, known[value.name].copy())
-                value.type, value.array = fact.type, fact.array
-            else:
-                value.type = type_of(feeds[value.name])
-        graph.inputs = [v for v in graph.inputs if not v.is_constant]
-        return graph
+def _count(plan: Plan, kernels: frozenset[str]) -> int:
+    return sum(d.kernel in kernels for d in plan.dispatches)
 
 
-def _split(graph: Graph, caps: DeviceCaps) -> _Rest | None:
-    """Cut ``graph`` where shapes end: it keeps what is resolved; the rest, if any, is returned."""
-    waiting = unresolved(graph)
-    if not waiting:
-        return None
-    facts: dict[str, Value] = {}
-    computed: list[Node] = []
-    for node in waiting:
-        if all(v.type is not None and v.type.is_static for v in node.present_inputs):
-            _classify(node, facts, computed)
-    if not facts and not computed:
-        raise InvalidModelError(f"the shape of {waiting[0]}'s output cannot be found")
-    staying = bounded(computed, caps)
-    computed = [n for n in computed if n not in staying]
-    waiting = [n for n in waiting if n not in staying]
-    gone = {id(n) for n in waiting}
-    later_nodes = [n for n in waiting if n not in computed]
-    later_reads = {v: None for n in later_nodes for v in n.present_inputs} | dict.fromkeys(
-        graph.outputs
-    )
-    inputs = [
-        v
-        for v in later_reads
-        if not v.is_constant and (v.producer is None or id(v.producer) not in gone)
-    ]
-    inputs += [v for n in computed for v in n.outputs if v in later_reads]
-    rest = Graph(
-        graph.name,
-        inputs,
-        graph.outputs,
-        later_nodes,
-        graph.opsets,
-        source_nodes=graph.source_nodes,
-    )
-    rest.output_names = graph.output_names
-    needed = {v: None for v in inputs if v.producer is None or v.producer not in computed}
-    needed |= {v: None for n in computed for v in n.present_inputs if not v.is_constant}
-    needed |= {v: None for result in staying.values() for v in (result.output, result.count)}
-    graph.nodes = [n for n in graph.nodes if id(n) not in gone]
-    graph.outputs = list(needed)
-    graph.output_names = [v.name for v in needed]
-    return _Rest(rest.copy(), list(facts), computed, list(staying.values()))
-
-
-def _classify(node: Node, facts: dict[str, Value], computed: list[Node]) -> None:
-    """Whether a node of known input types waits for a value's contents, or has to be run."""
-    op = create(node)
-    try:
-        infer_types(op, node)
-    except UnknownShapeError as error:
-        if error.value is not None and not error.value.is_constant:
-            facts[error.value.name] = error.value
-        else:
-            computed.append(node)
-
-
-def _why_on_host(node: Node) -> str:
-    return DRIVEN if is_loop(node) else DEPENDS_ON_DATA
+def _check(plan: Plan, targets: Targets | None) -> None:
+    """Raises InvalidInputError where an array to be written has not the output's shape."""
+    for i, into in (targets or {}).items():
+        port = plan.outputs[i]
+        if into is not None and into.shape != port.shape:
+            raise InvalidInputError(
+                f"output '{port.name}' has shape {port.shape}, the array bound to it {into.shape}"
+            )
 
 
 def _compute(node: Node, known: Mapping[str, Array], loop: DrivenLoop | None) -> dict[str, Array]:
+    from vkconv.ops.base import as_tuple, create
+
     arrays = [
         None if v is None else v.array if v.array is not None else known[v.name]
         for v in node.inputs

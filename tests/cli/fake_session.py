@@ -73,7 +73,7 @@ class FakeSession:
 
     created: ClassVar[list[FakeSession]] = []
 
-    def __init__(self, model, device="auto", precision="fp32", strict=False) -> None:
+    def __init__(self, model, device="auto", precision="fp32", strict=False, images=None) -> None:
         if device not in ("auto", "0", "fake"):
             raise DeviceError(f"no device '{device}'; 'vkconv devices' lists them")
         if not Path(model).exists():
@@ -96,6 +96,7 @@ class FakeSession:
             for name in ("cast", "mean", "mul", "add")
         ]
         self.closed = False
+        self.image_inputs: dict[str, object] = {}
         FakeSession.created.append(self)
 
     def get_inputs(self):
@@ -123,6 +124,8 @@ class FakeSession:
 
     def describe_plan(self) -> str:
         return "step 0: elementwise\nstep 1: \x1b[31mreduce"
+
+    memory = "memory: none"
 
     def close(self) -> None:
         self.closed = True

@@ -113,7 +113,7 @@ def test_inspect_shows_the_file_where_there_is_no_device(folder, capsys, monkeyp
 
 def test_plan_and_graph(folder: Path, capsys, fake_session, monkeypatch) -> None:
     assert main(["inspect", "model.onnx", "--plan"]) == 0
-    assert capsys.readouterr().out == "step 0: elementwise\nstep 1:  [31mreduce\n"
+    assert capsys.readouterr().out == "step 0: elementwise\nstep 1:  [31mreduce\nmemory: none\n"
 
     inspection = ModuleType("vkconv.inspection")
     inspection.describe_graph = lambda model, after=None: f"{model} after {after}"

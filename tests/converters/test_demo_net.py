@@ -11,7 +11,7 @@ from torch import nn
 from vkconv.converters.demo_loss import complete_iou, detection_loss, match
 from vkconv.converters.demo_net import ANCHORS, STRIDES, AnchorHead, DemoNet
 from vkconv.converters.demo_scenes import CLASS_NAMES
-from vkconv.converters.reparameterize import reparameterize
+from vkconv.converters.reparameterization import reparameterize
 
 
 @pytest.fixture(scope="module")

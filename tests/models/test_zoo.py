@@ -17,8 +17,8 @@ import torch
 
 from tests.models.agreement import agree
 from tests.models.export import Exporter, export_inputs
-from tests.models.suppression import TRANSLATIONS
 from tests.models.zoo import NETS, Net, examples
+from vkconv.converters.suppression import TRANSLATIONS
 
 Export = tuple[Net, Exporter, int]
 

@@ -1,5 +1,5 @@
-"""Conv and ConvTranspose: reference against onnxruntime, kernels against reference, kernel
-selection."""
+"""Conv and ConvTranspose: reference against onnxruntime, kernels against reference, packed
+weights. Which kernel is chosen: test_conv_selection."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import vkconv
 from tests.harness import Case, assert_close, check_device, check_reference, random
-from vkconv.capabilities import DeviceCaps
 from vkconv.errors import InvalidModelError
-from vkconv.ops.conv_geometry import conv_axes
-from vkconv.ops.conv_selection import Problem, select_kernel
 from vkconv.ops.conv_weights import pack_lanes, pack_tiles
-from vkconv.ops.window import Axis
 
 
 def conv(
@@ -93,6 +89,9 @@ WINOGRAD = [
     conv((3, 32, 17, 15), 40, (3, 3), pads=[0, 2, 1, 0]),
     conv((1, 64, 40, 40), 64, (3, 3), bias=False, pads=[1, 1, 1, 1]),
     conv((1, 18, 33, 34), 16, (3, 3)),
+    # small maps: F(2x2, 3x3)
+    conv((1, 16, 10, 10), 24, (3, 3), pads=[1, 1, 1, 1]),
+    conv((2, 17, 7, 8), 19, (3, 3), pads=[1, 1, 0, 2]),
 ]
 ONE_DIMENSIONAL = [
     conv((2, 5, 23), 6, (3,), pads=[1, 1]),
@@ -225,75 +224,6 @@ def test_bad_attributes_are_named(case: Case, message: str) -> None:
 
 
 # --- the pure parts -------------------------------------------------------------------
-
-LAVAPIPE = DeviceCaps(
-    kind="cpu", subgroup_size=8, subgroup_shuffle=True, max_workgroup_invocations=1024
-)
-SWIFTSHADER = DeviceCaps(
-    kind="cpu", subgroup_size=4, subgroup_shuffle=True, max_workgroup_invocations=256
-)
-MOBILE = DeviceCaps(kind="integrated", subgroup_size=16, subgroup_shuffle=True)
-
-
-def axis(size: int, kernel: int, stride: int = 1, pad: int = 0) -> Axis:
-    return conv_axes([size], [kernel], [stride], [pad, pad], None, "NOTSET")[0]
-
-
-@pytest.mark.parametrize(
-    ("problem", "caps", "kernel", "tile", "shuffle"),
-    [
-        (Problem(1, 1, 64, 64, axis(80, 1), axis(80, 1)), LAVAPIPE, "conv2d_1x1", 16, True),
-        (Problem(1, 1, 64, 64, axis(80, 1), axis(80, 1)), SWIFTSHADER, "conv2d_1x1", 16, False),
-        (Problem(1, 1, 64, 64, axis(80, 1), axis(80, 1)), MOBILE, "conv2d_1x1", 8, False),
-        (Problem(1, 1, 64, 64, axis(80, 1, 2), axis(80, 1, 2)), LAVAPIPE, "conv2d", 16, True),
-        (Problem(1, 1, 64, 64, axis(8, 3, 1, 1), axis(8, 3, 1, 1)), LAVAPIPE, "conv2d", 16, True),
-        (Problem(1, 1, 64, 64, axis(80, 3, 2, 1), axis(80, 3, 2, 1)), LAVAPIPE, "conv2d", 16, True),
-        (Problem(1, 1, 64, 8, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), MOBILE, "conv2d", 8, False),
-        (
-            Problem(1, 1, 64, 99, axis(80, 3, 1, 1), axis(80, 3, 1, 1)),
-            LAVAPIPE,
-            "winograd",
-            16,
-            True,
-        ),
-        # 64 channels of 1280 x 1280: the transformed input would be 943 MB, over the 128 MiB limit
-        (
-            Problem(1, 1, 64, 99, axis(1280, 3, 1, 1), axis(1280, 3, 1, 1)),
-            LAVAPIPE,
-            "conv2d",
-            16,
-            True,
-        ),
-        (Problem(1, 1, 64, 3, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), LAVAPIPE, "conv2d", 4, False),
-        (
-            Problem(1, 64, 1, 1, axis(80, 3, 1, 1), axis(80, 3, 1, 1)),
-            LAVAPIPE,
-            "depthwise_conv2d",
-            4,
-            False,
-        ),
-        (
-            Problem(1, 64, 1, 2, axis(80, 3, 1, 1), axis(80, 3, 1, 1)),
-            LAVAPIPE,
-            "grouped_conv",
-            4,
-            False,
-        ),
-        (Problem(1, 2, 32, 32, axis(80, 3, 1, 1), axis(80, 3, 1, 1)), MOBILE, "conv2d", 8, False),
-        (
-            Problem(1, 1, 32, 32, axis(8, 2), axis(8, 2), True),
-            LAVAPIPE,
-            "conv_transpose2d",
-            8,
-            False,
-        ),
-    ],
-)
-def test_select_kernel(
-    problem: Problem, caps: DeviceCaps, kernel: str, tile: int, shuffle: bool
-) -> None:
-    choice = select_kernel(problem, caps)
-    assert (choice.kernel, choice.output_tile, choice.shuffle) == (kernel, tile, shuffle)
 
 
 def test_packed_tiles_hold_bias_then_weights() -> None:

@@ -37,6 +37,10 @@ CAPS = (
     DeviceCaps(),
     DeviceCaps(kind="discrete", **_LANES | {"subgroup_size": 32}, subgroup_shuffle=True),
     *(
+        DeviceCaps(kind="cpu", unrolls_loops=False, **_LANES, **access)
+        for access in ({}, {"storage_texel": True}, {"uniform_texel": True})
+    ),
+    *(
         DeviceCaps(kind="cpu", subgroup_shuffle=shuffle, **_LANES, **access)
         for shuffle in (True, False)
         for access in ({}, {"storage_texel": True}, {"uniform_texel": True})
@@ -44,7 +48,10 @@ CAPS = (
 )
 
 #: (kernel, variant) -> why no case dispatches it
-NOT_DISPATCHED: dict[tuple[str, str], str] = {}
+NOT_DISPATCHED: dict[tuple[str, str], str] = {
+    ("conv2d_shared", f"access={access}"): "only tuning could choose it on a CPU driver"
+    for access in ("storage_texel", "uniform_texel")
+}
 
 
 def test_newest_opset_is_that_of_onnx() -> None:

@@ -17,14 +17,18 @@ X = {"x": [2, 4, 3, 5]}
 W: dict[str, Array] = {f"w{c}": floats(c, 4, 1, 1, seed=c, scale=0.5) for c in (3, 4, 5, 8)}
 
 
-def conv(y: str, channels: int, x: str = "x") -> onnx.NodeProto:
-    return node("Conv", f"{x} w{channels}", y)
+def conv(y: str, channels: int, x: str = "") -> onnx.NodeProto:
+    """A convolution, by default of an input of its own: those of one input become one."""
+    return node("Conv", f"{x or f'x_{y}'} w{channels}", y)
 
 
 def check(nodes: list[onnx.NodeProto], copies: int, outputs: str = "y",
           inputs: dict | None = None, more: dict | None = None) -> Plan:  # fmt: skip
     """The model is planned with so many copies, and computes what it should."""
-    proto = model(nodes, inputs or X, dict.fromkeys(outputs.split()), W | (more or {}))
+    constants = W | (more or {})
+    made_here = {name for n in nodes for name in n.output} | set(constants)
+    read = {name: X["x"] for n in nodes for name in n.input if name and name not in made_here}
+    proto = model(nodes, inputs or read, dict.fromkeys(outputs.split()), constants)
     made = planned(proto)
     found = [k for k in kernels(made) if k in ("strided_copy", "channel_copy")]
     assert len(found) == copies, kernels(made)
@@ -197,3 +201,62 @@ def test_host_results_are_copied_into_concats() -> None:
     x = floats(1, 6, 4)
     with pytest.warns(RuntimeWarning, match="Exp"), InferenceSession(proto) as session:
         assert_same(session.run(None, {"v": x}), expected(proto, {"v": x}))
+
+
+# --- element-wise results in the place of an operand that dies -----------------------------------
+
+
+def places(plan: Plan) -> dict[str, str]:
+    """The storage that each node writes, by node."""
+    return {d.node: r.storage.name for d in plan.dispatches for r in d.buffers.values() if r.writes}
+
+
+def test_a_chain_of_functions_needs_one_storage() -> None:
+    nodes = [conv("a", 8), node("Sin", "a", "b"), node("Abs", "b", "c"), node("Sqrt", "c", "y")]
+    written = places(check(nodes, 0))
+    assert written["Sin:b"] == written["Abs:c"] == written["Sqrt:y"] == written["Conv:a"]
+
+
+def test_what_is_read_later_is_not_overwritten() -> None:
+    nodes = [conv("a", 8), node("Sin", "a", "b"), node("Mul", "b a", "c"), node("Mul", "c a", "y")]
+    written = places(check(nodes, 0))
+    assert written["Sin:b"] != written["Conv:a"]
+    # a dies in the last product, b in the one before
+    assert written["Mul:c"] == written["Sin:b"]
+
+
+def test_inputs_and_outputs_of_the_model_are_not_overwritten() -> None:
+    nodes = [node("Sin", "x", "a"), node("Abs", "a", "b"), node("Neg", "b", "y")]
+    made = check(nodes, 0, "y a")
+    written = places(made)
+    assert written["Sin:a"] != "x" and written["Abs:b"] != written["Sin:a"]
+    assert written["Neg:y"] == written["Abs:b"]
+
+
+def test_a_broadcast_operand_is_not_overwritten() -> None:
+    nodes = [conv("a", 8), node("GlobalAveragePool", "a", "m"), node("Mul", "m a", "y")]
+    written = places(check(nodes, 0))
+    assert written["Mul:y"] == written["Conv:a"] != written["GlobalAveragePool:m"]
+
+
+def test_an_alias_that_is_read_later_keeps_the_memory() -> None:
+    split = node("Split", "a", "p q", axis=1)
+    nodes = [conv("a", 8), split, node("Sin", "p", "s"), node("Add", "s q", "y")]
+    written = places(check(nodes, 0))
+    assert written["Sin:s"] != written["Conv:a"]
+    # both halves read by one node: neither is where the result goes
+    written = places(check([conv("a", 8), split, node("Mul", "p q", "y")], 0))
+    assert written["Mul:y"] != written["Conv:a"]
+
+
+def test_a_result_that_belongs_to_a_concat_goes_there() -> None:
+    nodes = [conv("a", 4), node("Sin", "a", "s"), conv("b", 4), concat("s b")]
+    written = places(check(nodes, 0))
+    assert written["Sin:s"] == written["Conv:b"] != written["Conv:a"]
+
+
+def test_a_part_of_a_concat_is_not_overwritten() -> None:
+    nodes = [conv("a", 4), conv("b", 4), concat("a b", "c"), node("Sin", "a", "s"),
+             node("Concat", "c s", "y", axis=1)]  # fmt: skip
+    written = places(check(nodes, 0))
+    assert len(set(written.values()) - {"y/linear"}) == 3  # two inputs in C4, and y

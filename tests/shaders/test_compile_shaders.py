@@ -15,8 +15,8 @@ from types import ModuleType
 
 import pytest
 
-from compile_shaders import COMPILERS, ShaderError, compile_shaders, main, stale_modules
-from shader_variants import read_source
+from compile_shaders import ShaderError, compile_shaders, main, stale_modules
+from vkconv.shader_compiler import COMPILERS, read_source
 
 COPY = """#version 450
 #extension GL_GOOGLE_include_directive : require

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from compile_shaders import find_compiler
-from spirv_reflection import ReflectionError, reflect
+from vkconv.shader_compiler import find_compiler
+from vkconv.shader_compiler.reflection import ReflectionError, reflect
 
 MAIN = "layout(local_size_x = 8) in;\nvoid main() { BODY }"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vkconv.errors import InvalidInputError, InvalidModelError, UnsupportedModelError, VkconvError
-from vkconv.vision import COCO_NAMES, HeadSpec, choose_head, decode
+from vkconv.vision import COCO_NAMES, HEAD_KINDS, HeadSpec, choose_head, decode
 
 SIZE = (320, 256)
 CELLS = 40 * 32 + 20 * 16 + 10 * 8
@@ -55,6 +55,39 @@ def test_yolov7_of_one_class_uses_objectness_alone() -> None:
     assert decode(tensor, head("yolov5", 1), input_size=SIZE).scores == pytest.approx([0.4])
 
 
+def test_fcos() -> None:
+    """Centerness takes the place of objectness, and a sole class counts."""
+    found = decode(anchored_tensor(rows=CELLS), head("fcos"), input_size=SIZE)
+    np.testing.assert_allclose(found.boxes, [corners(*o[:4]) for o in OBJECTS], rtol=1e-6)
+    np.testing.assert_allclose(found.scores, [o[5] * o[6] for o in OBJECTS], rtol=1e-6)
+    tensor = np.array([[[10, 10, 4, 4, 0.8, 0.5]]], np.float32)
+    assert decode(tensor, head("fcos", 1), input_size=SIZE).scores == pytest.approx([0.4])
+
+
+def test_rtmdet() -> None:
+    tensor = np.zeros((1, 50, 7), np.float32)
+    for row, (cx, cy, w, h, class_id, _, score) in enumerate(OBJECTS):
+        tensor[0, 9 * row, :4] = cx, cy, w, h
+        tensor[0, 9 * row, 4 + class_id] = score
+    found = decode(tensor, head("rtmdet"), input_size=SIZE)
+    np.testing.assert_allclose(found.boxes, [corners(*o[:4]) for o in OBJECTS], rtol=1e-6)
+    np.testing.assert_allclose(found.scores, [o[6] for o in OBJECTS], rtol=1e-6)
+    assert found.class_ids.tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize(("kind", "values"), [("fcos", 5), ("rtmdet", 4)])
+def test_heads_told_by_metadata_only(kind: str, values: int) -> None:
+    chosen = choose_head({"detections": (1, 100, values + 3)}, {"vkconv.head": kind})
+    assert (chosen.kind, len(chosen.class_names)) == (kind, 3)
+    # pictures lie in the upper left corner, as mmdetection pads them
+    assert (chosen.channel_order, chosen.centered) == ("rgb", False)
+    assert chosen.input_scale == pytest.approx(1 / 255)
+    masks = {"detections": (1, 100, values + 3), "masks": (1, 100, 80, 80)}
+    assert choose_head(masks, {"vkconv.head": kind}).output == "detections"
+    with pytest.raises(UnsupportedModelError, match="no class scores"):
+        choose_head({"detections": (1, 100, values)}, {"vkconv.head": kind})
+
+
 def test_yolov8() -> None:
     tensor = np.zeros((1, 7, CELLS), np.float32)
     for column, (cx, cy, w, h, class_id, _, score) in enumerate(OBJECTS):
@@ -94,10 +127,10 @@ def test_yolox_of_another_size_is_refused() -> None:
         decode(np.zeros((1, 99, 8), np.float32), head("yolox"), input_size=SIZE)
 
 
-@pytest.mark.parametrize("kind", ["yolov5", "yolov7", "yolov8", "yolox"])
+@pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_what_is_not_finite_never_becomes_a_box(kind: str) -> None:
     rng = np.random.default_rng(3)
-    shape = (1, 7, CELLS) if kind == "yolov8" else (1, CELLS, 8)
+    shape = {"yolov8": (1, 7, CELLS), "rtmdet": (1, CELLS, 7)}.get(kind, (1, CELLS, 8))
     tensor = rng.uniform(0, 1, shape).astype(np.float32)
     hostile = [np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e30]
     spots = rng.random(shape) < 0.2

@@ -7,16 +7,26 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import vkconv
 from vkconv.errors import InvalidInputError, InvalidModelError
 from vkconv.files import replacing
-from vkconv.vision import Detections, HeadSpec, choose_head, detect, prepare
+from vkconv.image_inputs import ImageInput
+from vkconv.vision import (
+    Detections,
+    HeadSpec,
+    Letterbox,
+    choose_head,
+    detect,
+    prepare,
+    prepare_pixels,
+)
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from vkconv.profiler import Profile
@@ -76,7 +86,8 @@ def run_detector(image: Image, settings: Settings) -> Outcome:
     started = clock()
     with (
         _model_path(settings.model) as path,
-        open_session(path, device=settings.device) as session,
+        # pixels go to the device as they are; how they are scaled is known with the head
+        open_session(path, device=settings.device, images=ImageInput()) as session,
     ):
         loaded = clock()
         name, dtype, input_size = _image_input(session, settings.size)
@@ -86,7 +97,7 @@ def run_detector(image: Image, settings: Settings) -> Outcome:
         names = _class_names(head, settings.labels)
 
         begun = clock()
-        tensor, transform = prepare(image, head, input_size=input_size, dtype=dtype)
+        tensor, transform = _prepared(session, image, head, name, dtype, input_size)
         prepared = clock()
         # The first run also pays for what a driver puts off until then, often compiling the
         # shaders: up to a hundred times the run itself. Both are of interest, so both are measured.
@@ -109,6 +120,22 @@ def run_detector(image: Image, settings: Settings) -> Outcome:
             "detect": (detected - ran) * 1e3,
         }
         return Outcome(head, names, input_size, session.device, milliseconds, found, profile)
+
+
+def _prepared(
+    session: vkconv.InferenceSession,
+    image: Image,
+    head: HeadSpec,
+    name: str,
+    dtype: str,
+    input_size: tuple[int, int],
+) -> tuple[NDArray[Any], Letterbox]:
+    """What to feed: pixels where the session converts them, else the tensor; and the transform."""
+    if name not in session.image_inputs:
+        return prepare(image, head, input_size=input_size, dtype=dtype)
+    numbers = ImageInput(scale=head.input_scale, channel_order=head.channel_order)
+    session.set_image_input(name, numbers)
+    return prepare_pixels(image, head, input_size=input_size)
 
 
 def _class_names(head: HeadSpec, labels: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -144,7 +171,7 @@ def _image_input(
     session: vkconv.InferenceSession, size: tuple[int, int] | None
 ) -> tuple[str, str, tuple[int, int]]:
     """Name, dtype and (width, height) of the one image input; InvalidInputError when it is none."""
-    inputs = session.get_inputs()
+    inputs = [session.image_inputs.get(arg.name, arg) for arg in session.get_inputs()]
     listed = ", ".join(f"'{value.name}' {value.type} {value.shape}" for value in inputs)
     wanted = "vkconv-run needs a model with one image input of shape (1, 3, H, W)"
     if len(inputs) != 1 or inputs[0].shape is None or len(inputs[0].shape) != 4:
@@ -188,6 +215,10 @@ def _output_shapes(
     else:
         return shapes
     width, height = input_size
-    results = session.run(None, {name: np.zeros((1, 3, height, width), dtype)})
+    if name in session.image_inputs:
+        empty = np.zeros((1, height, width, 3), np.uint8)
+    else:
+        empty = np.zeros((1, 3, height, width), dtype)
+    results = session.run(None, {name: empty})
     names = [value.name for value in session.get_outputs()]
     return {key: list(array.shape) for key, array in zip(names, results, strict=True)}

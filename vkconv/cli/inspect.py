@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vkconv.cli.terminal import Parser, console_on, guarded, one_line, printable
+from vkconv.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,12 +35,14 @@ def _parser(program: str) -> Parser:
         "runs: on the device (gpu), on the processor (host), computed once (folded), or as part "
         "of another node (fused).",
     )
-    parser.add_argument("model", metavar="MODEL", help="an ONNX file")
+    parser.add_argument("model", metavar="MODEL", help="an ONNX or a plan file")
     parser.add_argument(
         "--device", default="auto", metavar="D", help="index or name as 'vkconv devices' lists them"
     )
     shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--plan", action="store_true", help="print the plan: every step and buffer")
+    shown.add_argument(
+        "--plan", action="store_true", help="print the plan: every step, and the memory"
+    )
     shown.add_argument(
         "--after",
         metavar="PASS",
@@ -50,7 +53,12 @@ def _parser(program: str) -> Parser:
 
 def _inspect(program: str, arguments: list[str]) -> int:
     options = _parser(program).parse_args(arguments)
+    from vkconv.plan_file import is_plan
+
+    compiled = is_plan(options.model)
     if options.after is not None:
+        if compiled:
+            raise InvalidInputError("a plan file holds no graph to show; inspect the ONNX model")
         from vkconv.inspection import describe_graph
 
         after = None if options.after == "all" else options.after
@@ -62,12 +70,18 @@ def _inspect(program: str, arguments: list[str]) -> int:
     if options.plan:
         with vkconv.InferenceSession(options.model, device=options.device) as session:
             _print_lines(session.describe_plan())
+            _print_lines(str(session.memory))
+        return 0
+
+    console = console_on(sys.stdout)
+    if compiled:
+        _print_plan(console, options.model)
+        _print_placement(console, options)
         return 0
 
     # What the file says is shown first: it holds also where no device can run the model.
     from vkconv.onnx_reader import read_model
 
-    console = console_on(sys.stdout)
     _print_contents(console, options.model, read_model(options.model))
     _print_placement(console, options)
     return 0
@@ -109,6 +123,31 @@ def _print_contents(console: Console, path: str, graph: Graph) -> None:
     rows = [[one_line(name), str(number)] for name, number in counts.most_common()]
     rows.append(["all", str(len(graph.nodes))])
     print_table(console, ["operator", "nodes"], rows, right=("nodes",))
+
+
+def _print_plan(console: Console, path: str) -> None:
+    """What a plan file says of itself."""
+    from vkconv.cli.report import format_bytes, print_pairs, print_table
+    from vkconv.plan_file import read_compiled
+
+    made = read_compiled(path)
+    plan, about = made.planned.plan, made.about
+    weights = sum(s.size for s in plan.constants)
+    pairs = [
+        ("plan", f"{path} ({format_bytes(os.path.getsize(path))})"),
+        ("graph", about.name or "(no name)"),
+        ("producer", about.producer or "(not said)"),
+        ("made for", f"{made.device} [{made.caps.kind}]"),
+        ("steps", f"{len(plan.dispatches)} dispatches, {len(made.planned.hosts)} host nodes"),
+        ("weights", f"{format_bytes(weights)}, packed"),
+    ]
+    print_pairs(console, [(heading, one_line(text)) for heading, text in pairs])
+    rows = [["input", one_line(name), str(type_)] for name, type_ in made.inputs]
+    rows += [["output", one_line(n), one_line(str(t or "unknown"))] for n, t in made.outputs]
+    print_table(console, ["", "name", "type"], rows)
+    if about.metadata:
+        rows = [[one_line(key), _short(value)] for key, value in sorted(about.metadata.items())]
+        print_table(console, ["metadata", "value"], rows)
 
 
 def _print_placement(console: Console, options: argparse.Namespace) -> None:

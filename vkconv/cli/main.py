@@ -14,6 +14,10 @@ _COMMANDS = {
     "run": "detect objects in an image",
     "devices": "list the Vulkan devices of this machine",
     "inspect": "show what is in a model, and where each node would run",
+    "convert": "turn trained weights into one fused ONNX file",
+    "compile": "plan a model for a device, in a file that loads fast",
+    "fuse": "fuse a model's linear branches, with a report and a proof",
+    "compile-shader": "compile the kernels of custom operators",
 }
 
 
@@ -29,10 +33,11 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments and arguments[0] in _COMMANDS:
         from importlib import import_module
 
-        command = import_module(f"vkconv.cli.{arguments[0]}")
+        command = import_module(f"vkconv.cli.{arguments[0].replace('-', '_')}")
         code: int = command.main(arguments[1:], program=f"vkconv {arguments[0]}")
         return code
-    listed = "\n".join(f"  {name:<10}{about}" for name, about in _COMMANDS.items())
+    width = max(map(len, _COMMANDS)) + 2
+    listed = "\n".join(f"  {name:<{width}}{about}" for name, about in _COMMANDS.items())
     parser = Parser(
         prog="vkconv",
         usage="vkconv [-h] [--version] COMMAND ...",

@@ -21,7 +21,8 @@ __all__ = ["main"]
 
 _DESCRIPTION = """\
 Detect objects in IMAGE and draw them. Without MODEL, the small demo detector that comes with
-vkconv is used. MODEL is an ONNX detector: YOLOv5, YOLOv7, YOLOv8 or YOLOX.
+vkconv is used. MODEL is an ONNX detector: YOLOv5, YOLOv7, YOLOv8 or YOLOX, or what 'vkconv convert'
+writes.
 """
 
 

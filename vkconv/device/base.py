@@ -29,11 +29,36 @@ class StepTime:
     duration: float
 
 
+#: which outputs of a plan are wanted, by position, and the array each is to be written into (of the
+#: output's shape; None: a new one)
+Targets = Mapping[int, "Array | None"]
+
+
 class Executable(Protocol):
     """A plan on a device."""
 
-    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """Inputs by name, in the plan's dtypes and shapes; one array per plan output, in order."""
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes for intermediate tensors."""
+        ...
+
+    @property
+    def staging_bytes(self) -> int:
+        """Bytes for copies on their way to and from the device."""
+        ...
+
+    def run(self, feeds: Mapping[str, Array], targets: Targets | None = None) -> list[Array]:
+        """Inputs by name, in the plan's dtypes and shapes; one array for each target, in their
+        order, or for each plan output."""
+        ...
+
+    def start(self, feeds: Mapping[str, Array]) -> None:
+        """The first half of ``run``: hands the work to the device. The same thread calls
+        ``finish`` next; until then others wait."""
+        ...
+
+    def finish(self, targets: Targets | None = None) -> list[Array]:
+        """The second half of ``run``: waits, and fetches the outputs."""
         ...
 
     def profile(self, feeds: Mapping[str, Array]) -> tuple[list[Array], list[StepTime]]:
@@ -72,6 +97,19 @@ def to_device(array: Array, name: str) -> Array:
 def from_device(array: Array, dtype: str) -> Array:
     """Device elements (float32 or int32) in the ONNX dtype; always a copy of its own."""
     return array.astype(dtype)
+
+
+def fill(into: Array | None, array: Array, name: str) -> Array:
+    """``into`` with the numbers of ``array`` in its own dtype; without it, a copy of ``array``.
+    Raises InvalidInputError where the shapes differ."""
+    if into is None:
+        return np.array(array)
+    if into.shape != array.shape:
+        raise InvalidInputError(
+            f"output '{name}' has shape {array.shape}, the array bound to it {into.shape}"
+        )
+    np.copyto(into, array, "unsafe")
+    return into
 
 
 def element_count(view: View) -> int:

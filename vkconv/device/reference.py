@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vkconv.capabilities import DeviceCaps, DeviceInfo
-from vkconv.device.base import StepTime
+from vkconv.device.base import StepTime, Targets, fill
 from vkconv.device.host import Slots, feed_of, output_of, run_host_step
 from vkconv.dispatch import HostSlot, HostStep, Plan, View
 from vkconv.errors import DeviceError
@@ -22,9 +22,13 @@ from vkconv.ir import Array
 class ReferenceExecutable:
     """A host-only plan, ready to run; threads may run it at once."""
 
+    #: numpy's memory is the process's
+    arena_bytes = staging_bytes = 0
+
     def __init__(self, device: ReferenceDevice, plan: Plan) -> None:
         self._device, self._plan = device, plan
         self._closed = False
+        self._feeds: Mapping[str, Array] = {}
         self._steps: list[HostStep] = []
         for step in plan.steps:
             if not isinstance(step, HostStep):
@@ -37,9 +41,22 @@ class ReferenceExecutable:
         if any(isinstance(p, View) for p in places):
             raise DeviceError("the reference device keeps tensors in host slots, not in views")
 
-    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """Inputs by name; one array per output."""
-        return self.profile(feeds)[0]
+    def run(self, feeds: Mapping[str, Array], targets: Targets | None = None) -> list[Array]:
+        """Inputs by name; one array per target, or per output."""
+        outputs = self.profile(feeds)[0]
+        if targets is None:
+            return outputs
+        names = [port.name for port in self._plan.outputs]
+        return [fill(into, outputs[i], names[i]) for i, into in targets.items()]
+
+    def start(self, feeds: Mapping[str, Array]) -> None:
+        """Keeps the feeds: numpy computes on the thread that waits for the outputs."""
+        self._feeds = feeds
+
+    def finish(self, targets: Targets | None = None) -> list[Array]:
+        """As ``run`` for the feeds that ``start`` was given."""
+        feeds, self._feeds = self._feeds, {}
+        return self.run(feeds, targets)
 
     def profile(self, feeds: Mapping[str, Array]) -> tuple[list[Array], list[StepTime]]:
         """As ``run``, with the time of every node."""

@@ -13,6 +13,7 @@ here is handed on as ``Opaque``, so that the caller can list all of it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +26,56 @@ from vkconv.onnx_reader.functions import inline_functions
 from vkconv.onnx_reader.graphs import GraphReader
 from vkconv.onnx_reader.standard_functions import IsKnown, expand_definitions
 
-__all__ = ["read_model"]
+__all__ = ["Source", "open_model", "read_graph", "read_model", "without_functions"]
 
 #: files of up to this many bytes are read; protobuf itself ends at 2 GiB, larger models keep their
 #: tensors in external data
 _LARGEST_FILE = (1 << 31) - 1
 
 
+@dataclass(frozen=True)
+class Source:
+    """A model as it was given: parsed, where its external data may lie (None: nowhere), what
+    messages call it, and whether the ModelProto is the caller's own, which must stay as it is."""
+
+    model: ModelProto
+    folder: Path | None
+    label: str
+    is_callers: bool = False
+
+
 def read_model(source: Any, is_known: IsKnown | None = None) -> Graph:
     """Read a model from a path, bytes or an onnx.ModelProto. Raises InvalidModelError.
 
     With ``is_known`` (domain, op_type) operators that are not, but that the standard defines by
-    others, are expanded.
+    others, are expanded; and calls of a local function stay where an operator is known for them.
     """
+    opened = without_functions(open_model(source), is_known)
+    if is_known is not None:
+        model = expand_definitions(opened.model, is_known, opened.label)
+        opened = replace(opened, model=model)
+    return read_graph(opened)
+
+
+def open_model(source: Any) -> Source:
+    """Parse a model from a path, bytes or an onnx.ModelProto. Raises InvalidModelError."""
     model, folder, label = _parse(source)
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
         raise InvalidModelError(f"{label} holds no graph; is it an ONNX model, and whole?")
-    if model.functions:
-        model = inline_functions(model, label)
-    if is_known is not None:
-        model = expand_definitions(model, is_known, label)
-    return GraphReader(model, folder, label).read()
+    return Source(model, folder, label, is_callers=model is source)
+
+
+def without_functions(source: Source, is_known: IsKnown | None = None) -> Source:
+    """The model with its local functions expanded; the one given is left as it is."""
+    if not source.model.functions:
+        return source
+    model = inline_functions(source.model, source.label, is_known)
+    return replace(source, model=model, is_callers=False)
+
+
+def read_graph(source: Source) -> Graph:
+    """The graph node by node; calls of local functions are nodes of unknown operators."""
+    return GraphReader(source.model, source.folder, source.label).read()
 
 
 def _parse(source: Any) -> tuple[ModelProto, Path | None, str]:

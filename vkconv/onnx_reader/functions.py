@@ -7,7 +7,7 @@ first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import onnx.inliner
 from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto
@@ -18,15 +18,28 @@ from vkconv.errors import InvalidModelError
 MAX_NODES = 1_000_000
 MAX_DEPTH = 100
 
+#: what a function of these domains is called may be an operator's name, but the function counts
+_STANDARD = ("", "ai.onnx", "vkconv")
+
 Key = tuple[str, str, str]
 
 
-def inline_functions(model: ModelProto, label: str) -> ModelProto:
-    """The model without its functions. Raises InvalidModelError."""
+def inline_functions(
+    model: ModelProto, label: str, is_known: Callable[[str, str], bool] | None = None
+) -> ModelProto:
+    """The model without its functions. Raises InvalidModelError.
+
+    A function that ``is_known`` (domain, name) as an operator of a domain other than the standard's
+    stays a node: its body is for runtimes that do not have the operator.
+    """
     functions = {(f.domain, f.name, f.overload): f for f in model.functions}
     if _size(model.graph.node, functions, {}, 0, label) > MAX_NODES:
         raise InvalidModelError(f"{label}: its functions expand to more than {MAX_NODES} nodes")
+    others = {(f.domain, f.name) for f in model.functions if f.domain not in _STANDARD}
+    kept = [key for key in sorted(others) if is_known is not None and is_known(*key)]
     try:
+        if kept:
+            return onnx.inliner.inline_selected_functions(model, kept, exclude=True)
         return onnx.inliner.inline_local_functions(model)
     except Exception as error:  # the C++ inliner raises several kinds
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -115,7 +115,7 @@ class GraphReader:
         seen: set[str] = {""}
         types = {v.name: v.type for v in map(value_of, proto.value_info)}
         nodes: list[Node] = []
-        for index, item in enumerate(_in_order(proto, self._label)):
+        for index, item in enumerate(in_order(proto, self._label)):
             name = text(item.name)
             if name in seen:  # unnamed, or named as an earlier one: plans tell nodes by name
                 name = taken.free(name or f"{text(item.op_type)}_{index}")
@@ -229,14 +229,14 @@ def _domain(name: str | bytes) -> str:
     return "" if name == "ai.onnx" else text(name)
 
 
-def _in_order(proto: GraphProto, label: str) -> list[NodeProto]:
+def in_order(proto: GraphProto, label: str) -> list[NodeProto]:
     """Nodes in topological order, in the file's where that is one (as the standard demands)."""
     nodes = list(proto.node)
     producer = {o: i for i, n in enumerate(nodes) for o in n.output if o}
     waits: list[int] = []
     readers: dict[int, list[int]] = {}
     for index, node in enumerate(nodes):
-        needed = {producer[i] for i in _reads(node) if i in producer}
+        needed = {producer[i] for i in reads(node) if i in producer}
         waits.append(len(needed))
         for other in needed:
             readers.setdefault(other, []).append(index)
@@ -257,13 +257,13 @@ def _in_order(proto: GraphProto, label: str) -> list[NodeProto]:
     return ordered
 
 
-def _reads(node: NodeProto) -> set[str]:
+def reads(node: NodeProto) -> set[str]:
     """Names a node reads, those that the graphs it holds read around them included."""
     names = set(node.input)
     for item in node.attribute:
         if item.type == AttributeProto.GRAPH:
             graph = item.g
-            inner = {name for n in graph.node for name in _reads(n)}
+            inner = {name for n in graph.node for name in reads(n)}
             inner.update(info.name for info in graph.output)
             inner.difference_update(name for n in graph.node for name in n.output)
             inner.difference_update(info.name for info in graph.input)

@@ -106,18 +106,10 @@ class TensorReader:
         if tensor.data_type == TensorProto.STRING:
             raise InvalidModelError(f"tensor '{name}': text cannot be external data")
         dtype = np.dtype(_DTYPES[tensor.data_type])
-        entries = {text(entry.key): text(entry.value) for entry in tensor.external_data}
-        location = entries.get("location", "")
-        path = self._external_path(name, location)
+        path, location, offset, given = self.external(tensor)
         count = math.prod(dims)
         wanted = count * dtype.itemsize
-        try:
-            offset = int(entries.get("offset") or 0)
-            length = int(entries.get("length") or wanted)
-        except ValueError:
-            raise InvalidModelError(
-                f"tensor '{name}': offset or length of its external data is no number"
-            ) from None
+        length = wanted if given is None else given
         try:
             size = path.stat().st_size
             if length != wanted or offset < 0 or offset + wanted > size:
@@ -134,6 +126,21 @@ class TensorReader:
                 f"external data '{location}' of tensor '{name}' cannot be read: {error.strerror}"
             ) from None
         return _reshaped(data, dtype, dims, name, location)
+
+    def external(self, tensor: TensorProto) -> tuple[Path, str, int, int | None]:
+        """Where external data lies: its file, what the model calls that, the first byte, and how
+        many (None: not said). Raises InvalidModelError."""
+        name = text(tensor.name)
+        entries = {text(entry.key): text(entry.value) for entry in tensor.external_data}
+        location = entries.get("location", "")
+        path = self._external_path(name, location)
+        try:
+            length = int(entries["length"]) if entries.get("length") else None
+            return path, location, int(entries.get("offset") or 0), length
+        except ValueError:
+            raise InvalidModelError(
+                f"tensor '{name}': offset or length of its external data is no number"
+            ) from None
 
     def _external_path(self, name: str, location: str) -> Path:
         """The data file: in the model's folder, and no '..', absolute path or link leads out."""

@@ -18,7 +18,8 @@ import numpy as np
 
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch, Number, PushValue, View
-from vkconv.errors import InvalidModelError
+from vkconv.entry_points import load_operators
+from vkconv.errors import InvalidModelError, VkconvError
 from vkconv.ir import Array, Graph, Layout, Node, TensorType, Value
 
 #: newest ai.onnx opset whose operators are known here (tests hold it against the onnx package)
@@ -93,6 +94,8 @@ class Lowering(Protocol):
     """What ``lower`` may ask the planner for."""
 
     caps: DeviceCaps
+    #: what tuning found: a problem's key to the textual form of the choice to make
+    choices: Mapping[str, str]
 
     def dispatch(
         self,
@@ -150,6 +153,11 @@ class Operator:
     linear_inputs: ClassVar[frozenset[int]] = frozenset()
     #: positions of inputs that must be constants for the kernels to be used
     constant_inputs: ClassVar[frozenset[int]] = frozenset()
+    #: positions of inputs whose memory the one output may take: an element of the result depends on
+    #: that element of the input and on no other, and is written by the invocation that has read it
+    overwrites: ClassVar[frozenset[int]] = frozenset()
+    #: constants larger than a storage buffer are cut into several
+    splits_constants: ClassVar[bool] = False
     #: the result follows from the types of the inputs alone (Shape, Size), so it is always folded
     needs_types_only: ClassVar[bool] = False
 
@@ -214,6 +222,8 @@ def has_method(op: type[Operator], name: str) -> bool:
 
 
 REGISTRY: dict[tuple[str, str], type[Operator]] = {}
+#: domains whose operators are all in this package: the standard's, and what passes make of them
+OWN_DOMAINS = ("", "vkconv")
 
 T = TypeVar("T", bound=type)
 
@@ -234,12 +244,18 @@ def operator(op_type: str, *, since: tuple[int, ...], domain: str = "") -> Calla
 
 
 def is_registered(domain: str, op_type: str) -> bool:
-    return (domain, op_type) in REGISTRY
+    return _registered(domain, op_type) is not None
 
 
 def find_operator(node: Node) -> type[Operator] | None:
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    return REGISTRY.get((domain, node.op_type))
+    return _registered("" if node.domain == "ai.onnx" else node.domain, node.op_type)
+
+
+def _registered(domain: str, op_type: str) -> type[Operator] | None:
+    """The operator; those of other packages are looked for when one is unknown."""
+    if (domain, op_type) not in REGISTRY and domain not in OWN_DOMAINS:
+        load_operators()
+    return REGISTRY.get((domain, op_type))
 
 
 def create(node: Node) -> Operator:
@@ -263,7 +279,12 @@ def create(node: Node) -> Operator:
         missing = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if missing and name not in values:
             raise InvalidModelError(f"{node}: attribute '{name}' is missing")
-    made = cls(**values)
+    try:
+        made = cls(**values)
+    except VkconvError:
+        raise
+    except Exception as error:  # a custom operator's __post_init__
+        raise InvalidModelError(f"{node}: its attributes do not fit: {error}") from error
     versions = [v for v in cls.since if v <= node.opset]
     made.version = max(versions) if versions else min(cls.since)
     made.output_count = len(node.outputs)

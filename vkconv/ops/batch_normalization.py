@@ -28,6 +28,7 @@ class BatchNormalization(Operator):
     """
 
     constant_inputs: ClassVar[frozenset[int]] = frozenset({1, 2, 3, 4})
+    overwrites: ClassVar[frozenset[int]] = frozenset({0})
     epsilon: float = 1e-5
     momentum: float = 0.9
     training_mode: int = 0

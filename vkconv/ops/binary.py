@@ -40,6 +40,7 @@ class BinaryOperator(Operator):
     """y = f(a, b), a and b broadcast against each other; both of one dtype."""
 
     device_dtypes: ClassVar[frozenset[str]] = ARITHMETIC
+    overwrites: ClassVar[frozenset[int]] = frozenset({0, 1})
     function: ClassVar[Binary]
     # passes.align_operands acts on the last two
     former_attributes: ClassVar[Mapping[str, int]] = {

@@ -51,6 +51,7 @@ class Clip(Operator):
 
     device_dtypes: ClassVar[frozenset[str]] = ARITHMETIC
     constant_inputs: ClassVar[frozenset[int]] = frozenset({1, 2})
+    overwrites: ClassVar[frozenset[int]] = frozenset({0})
     min: float = -_FLOAT32_MAX
     max: float = _FLOAT32_MAX
 

@@ -1,131 +1,190 @@
-"""Which kernel of the convolution family for which shape on which device: pure rules."""
+"""Which kernel of the convolution family for which shape on which device: pure rules.
+
+``select_kernel`` gives the one to use: what a tuning record names, where it is one of
+``candidates``, else what the rules say. Problems and choices have a stable textual form, so that a
+record is a mapping of text to text.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
 
 from vkconv.capabilities import DeviceCaps
 from vkconv.ops.base import ceil_div
-from vkconv.ops.window import Axis
+from vkconv.ops.conv_problem import ONE, Choice, Problem
+
+__all__ = ["ONE", "SHUFFLE_LANES", "Choice", "Problem", "candidates", "select_kernel"]
 
 #: lanes that share their weights through shuffles in the kernels with shuffle = on
 SHUFFLE_LANES = 8
-#: an axis that is not there
-ONE = Axis(1, 1, 1, 1, 1, 0, 0)
+#: outputs and pixels of a workgroup of ``conv2d_shared``, and the shared memory it takes
+SHARED_TILE = 64
+SHARED_BYTES = 16384
+#: invocations below which a GPU is not filled, so that smaller tiles are better. A judgement: a
+#: mobile GPU runs some 500 to 2,000 at a time, a desktop one many times that.
+FILLED = {"discrete": 8192}
+FILLED_ELSEWHERE = 2048
+#: kernels that multiply matrices: they serve Winograd too
+PRODUCTS = ("conv2d_1x1", "conv2d_8x4", "conv2d_shared")
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A convolution: channels of one group, and the spatial axes (a 1-D one has a height of 1)."""
+def select_kernel(
+    problem: Problem, caps: DeviceCaps, choices: Mapping[str, str] | None = None
+) -> Choice:
+    """The kernel for a shape on a device: what ``choices`` (``Problem.key`` to text of a Choice)
+    names if it is a candidate, else by rule.
 
-    batch: int
-    groups: int
-    in_channels: int
-    out_channels: int
-    y: Axis
-    x: Axis
-    transposed: bool = False
-    z: Axis = ONE
-    #: the weights are known when the model is planned
-    constant: bool = True
-
-    @property
-    def axes(self) -> tuple[Axis, Axis, Axis]:
-        return self.z, self.y, self.x
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether the depth is that of a 2-D convolution."""
-        return self.z == ONE
-
-    @property
-    def out_pixels(self) -> int:
-        return self.z.out * self.y.out * self.x.out
-
-    @property
-    def patches(self) -> int:
-        """4x4 patches of the output, over all batches."""
-        return self.batch * ceil_div(self.y.out, 4) * ceil_div(self.x.out, 4)
-
-    @property
-    def is_pointwise(self) -> bool:
-        return all(a.kernel == a.stride == 1 and a.begin == a.end == 0 for a in self.axes)
-
-    @property
-    def is_depthwise(self) -> bool:
-        single = self.groups > 1 and self.in_channels == self.out_channels == 1
-        return single and self.is_flat and not self.transposed
-
-    @property
-    def has_whole_groups(self) -> bool:
-        return self.groups == 1 or (self.in_channels % 4 == 0 and self.out_channels % 4 == 0)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A kernel and its tile: output channels (rows for depthwise) and pixels of one invocation,
-    lanes of a group."""
-
-    kernel: str
-    output_tile: int
-    pixels: int
-    lanes: int
-    shuffle: bool = False
-
-
-def select_kernel(problem: Problem, caps: DeviceCaps) -> Choice:
-    """The kernel for a shape on a device, by rule.
-
-    On CPU drivers (measured on lavapipe): 16 x 4 sums an invocation, groups of 8 lanes (one SIMD
-    register), weights spread by shuffles. Elsewhere: 8 x 4 sums, which mobile GPUs keep in
-    registers, and groups of 64.
+    On CPU drivers (measured on lavapipe): 32 or 16 outputs by 4 pixels an invocation, groups of 8
+    lanes (one SIMD register), weights spread by shuffles. Elsewhere: 8 x 4 sums, which mobile GPUs
+    keep in registers, and groups of 64; on discrete GPUs 64 x 64 sums a group through shared
+    memory.
     """
-    cpu = caps.kind == "cpu"
-    lanes = min(8 if cpu else 64, caps.max_workgroup_invocations, caps.max_workgroup_size[0])
+    named = (choices or {}).get(problem.key)
+    if named is not None:
+        for candidate in candidates(problem, caps):
+            if str(candidate) == named:
+                return candidate
+    return _by_rule(problem, caps)
+
+
+def candidates(problem: Problem, caps: DeviceCaps) -> list[Choice]:
+    """All choices worth timing for a shape on a device, each of which computes it; the rules' own
+    comes first."""
+    found = {_by_rule(problem, caps): None}
+    for choice in _considered(problem, caps):
+        found[choice] = None
+    return list(found)
+
+
+def _considered(problem: Problem, caps: DeviceCaps) -> list[Choice]:
+    lanes = _lanes(caps, 64)
+    sizes = sorted({min(lanes, n) for n in ((8, 16, 32) if caps.kind == "cpu" else (32, 64, 128))})
     if problem.is_depthwise:
-        rows = _depthwise_rows(problem)
-        return Choice("depthwise_conv2d", rows, 4 if problem.x.kernel <= 7 else 1, lanes)
+        tiles = [(1, 1), (1, 4), (2, 2), (2, 4), (4, 2), (4, 4), (2, 8)]
+        taps = problem.y.kernel * problem.x.kernel
+        return [
+            Choice("depthwise_conv2d", rows, pixels, size)
+            for (rows, pixels), size in product(tiles, sizes)
+            if rows * pixels * taps <= 400 and rows <= problem.y.out and _unrolls(caps)
+        ]
     if not problem.has_whole_groups:
-        return Choice("grouped_conv", 4, 1, min(lanes * 4, caps.max_workgroup_invocations))
-    tile = 16 if cpu else 8
-    while tile > 4 and tile // 2 >= problem.out_channels:
-        tile //= 2
+        return [Choice("grouped_conv", 4, 1, size) for size in sizes]
     if problem.transposed or not (problem.is_flat or problem.is_pointwise):
         kernel = "conv_transpose2d" if problem.is_flat else "conv3d"
-        return Choice(kernel, min(tile, 8), 4, lanes)
-    shuffle = (
-        cpu
-        and caps.subgroup_shuffle
-        and caps.subgroup_size >= SHUFFLE_LANES
-        and tile >= SHUFFLE_LANES
-        and lanes % caps.subgroup_size == 0
-    )
-    if cpu and _winograd_fits(problem, caps) and _winograd_pays(problem, lanes):
-        return Choice("winograd", tile, _pixels(problem.patches, lanes), lanes, shuffle)
+        tiles = [(tile, pixels) for tile in _tiles(problem, (4, 8)) for pixels in (2, 4)]
+        return [Choice(kernel, *tile, size) for tile, size in product(tiles, sizes)]
+    plain = "conv2d_1x1" if problem.is_pointwise else "conv2d"
+    direct = _products(problem, caps, plain, sizes)
+    sums = [c for c in _products(problem, caps, "conv2d_1x1", sizes) if c.output_tile >= 8]
+    return direct + [
+        replace(c, kernel=kernel, multiply=c.kernel)
+        for kernel, edge in (("winograd_4x4", 4), ("winograd_2x2", 2))
+        if _winograd_fits(problem, caps, edge)
+        for c in sums
+    ]
+
+
+def _products(problem: Problem, caps: DeviceCaps, plain: str, sizes: list[int]) -> list[Choice]:
+    """Tiles of the kernels that multiply channels by weights; ``plain`` is the one with tiles by
+    specialization constants."""
+    found = [
+        Choice("conv2d_8x4", tile, 4, size) for tile in _tiles(problem, (4, 8)) for size in sizes
+    ]
+    if _shared_fits(caps):
+        found += [Choice("conv2d_shared", SHARED_TILE, SHARED_TILE, n) for n in _shared_lanes(caps)]
+    if not _unrolls(caps):
+        return found
+    for tile, pixels, size in product(_tiles(problem, (4, 8, 16, 32)), (1, 2, 3, 4, 5, 8), sizes):
+        if 8 <= tile * pixels <= 160 and not (size > 16 and tile * pixels > 80):
+            found.append(Choice(plain, tile, pixels, size))
+            if _shuffles(caps, tile, size):
+                found.append(Choice(plain, tile, pixels, size, shuffle=True))
+    return found
+
+
+def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
+    cpu = caps.kind == "cpu"
+    lanes = _lanes(caps, 8 if cpu else 64)
+    if problem.is_depthwise:
+        if not _unrolls(caps):
+            return Choice("grouped_conv", 4, 1, lanes)
+        rows = _depthwise_rows(problem)
+        size = _lanes(caps, 32 if cpu else 64)
+        return Choice("depthwise_conv2d", rows, 4 if problem.x.kernel <= 7 else 1, size)
+    if not problem.has_whole_groups:
+        return Choice("grouped_conv", 4, 1, min(lanes * 4, caps.max_workgroup_invocations))
+    if problem.transposed or not (problem.is_flat or problem.is_pointwise):
+        kernel = "conv_transpose2d" if problem.is_flat else "conv3d"
+        return Choice(kernel, _tiles(problem, (4, 8))[-1], 4, lanes)
+    if not cpu:
+        return _on_gpu(problem, caps, lanes)
+    if not _unrolls(caps):
+        return Choice("conv2d_8x4", _tiles(problem, (4, 8))[-1], 4, lanes)
+    tile = _cpu_tile(problem, caps)
+    plain = Choice("conv2d_1x1", tile, 4, lanes, _shuffles(caps, tile, lanes))
     if problem.is_pointwise:
-        return Choice("conv2d_1x1", tile, _pixels(problem.out_pixels, lanes), lanes, shuffle)
-    return Choice("conv2d", tile, _pixels(problem.x.out, 1), lanes, shuffle)
+        return replace(plain, pixels=_pixels(problem.out_pixels, plain))
+    direct = replace(plain, kernel="conv2d", pixels=_pixels(problem.x.out, replace(plain, lanes=1)))
+    return _winograd(problem, caps, plain, direct)
 
 
-def _winograd_fits(problem: Problem, caps: DeviceCaps) -> bool:
-    """Whether F(4x4, 3x3) can compute it, with intermediates that a storage buffer may hold."""
+def _on_gpu(problem: Problem, caps: DeviceCaps, lanes: int) -> Choice:
+    """On a discrete GPU the product through shared memory where it fills the device; else the small
+    tile, made smaller yet where the map is small and the device would not be filled. Judgement:
+    nothing here was measured on a GPU."""
+    most = problem.batch * problem.groups * problem.out_pixels * problem.out_channels
+    pays = problem.out_channels >= 48 and most >= 16 * SHARED_TILE * SHARED_TILE
+    if caps.kind == "discrete" and _shared_fits(caps) and pays:
+        return Choice("conv2d_shared", SHARED_TILE, SHARED_TILE, _shared_lanes(caps)[-1])
+    wanted = FILLED.get(caps.kind, FILLED_ELSEWHERE)
+    [*_, wide] = _tiles(problem, (4, 8))
+    plain = "conv2d_1x1" if problem.is_pointwise else "conv2d"
+    for kernel, tile, pixels in (
+        ("conv2d_8x4", wide, 4),
+        ("conv2d_8x4", 4, 4),
+        (plain, 4, 2),
+    ):
+        if most >= wanted * tile * pixels:
+            return Choice(kernel, tile, pixels, lanes)
+    return Choice(plain, 4, 1, lanes)
+
+
+def _winograd(problem: Problem, caps: DeviceCaps, multiply: Choice, direct: Choice) -> Choice:
+    """Winograd with the smaller cost, where it saves enough; else the direct form.
+
+    F(4x4, 3x3) multiplies 36 times where the direct form does 144, F(2x2, 3x3) 16 where it does 36,
+    less what partial patches and idle lanes waste; the transforms cost as much as some channels.
+    Measured on lavapipe; on other devices the direct form stays until it is measured there.
+    """
+    best = direct
+    if min(problem.in_channels, problem.out_channels) < 16:
+        return best
+    least = problem.batch * problem.out_pixels * 9.0
+    for edge, saving in ((4, 1.5), (2, 1.6)):
+        if not _winograd_fits(problem, caps, edge):
+            continue
+        patches = problem.patches(edge)
+        pixels = _pixels(patches, multiply)
+        unit = pixels * multiply.lanes
+        cost = saving * ceil_div(patches, unit) * unit * (edge + 2) ** 2
+        if cost < least:
+            least = cost
+            best = replace(
+                multiply, kernel=f"winograd_{edge}x{edge}", pixels=pixels, multiply=multiply.kernel
+            )
+    return best
+
+
+def _winograd_fits(problem: Problem, caps: DeviceCaps, edge: int) -> bool:
+    """Whether F(edge x edge, 3x3) can compute it, with intermediates that a storage buffer may
+    hold."""
     plain = problem.is_flat and problem.constant and not problem.transposed and problem.groups == 1
     taps = all((a.kernel, a.stride, a.dilation) == (3, 1, 1) for a in (problem.y, problem.x))
     blocks = ceil_div(max(problem.in_channels, problem.out_channels), 4)
-    return plain and taps and 36 * blocks * problem.patches * 16 <= caps.max_storage_buffer_range
-
-
-def _winograd_pays(problem: Problem, lanes: int) -> bool:
-    """Whether F(4x4, 3x3) saves work: it multiplies 36 times where the direct form does 144, less
-    what partial patches and idle lanes waste, and the transforms cost as much as some channels.
-
-    Measured on lavapipe; on other devices the direct form stays until it is measured there.
-    """
-    if min(problem.in_channels, problem.out_channels) < 16:
-        return False
-    unit = _pixels(problem.patches, lanes) * lanes
-    computed = ceil_div(problem.patches, unit) * unit * 36
-    return problem.batch * problem.out_pixels * 9 > 1.5 * computed
+    held = (edge + 2) ** 2 * blocks * problem.patches(edge) * 16
+    return plain and taps and held <= caps.max_storage_buffer_range
 
 
 def _depthwise_rows(problem: Problem) -> int:
@@ -137,11 +196,54 @@ def _depthwise_rows(problem: Problem) -> int:
     return 4 if taps <= 9 else 2
 
 
-def _pixels(extent: int, lanes: int) -> int:
-    """4 pixels an invocation, or 5 or fewer where they leave clearly fewer lanes idle."""
+def _tiles(problem: Problem, sizes: tuple[int, ...]) -> list[int]:
+    """Those of ``sizes`` (ascending) without one that leaves half of its outputs unused."""
+    return [n for n in sizes if n == sizes[0] or n // 2 < problem.out_channels]
+
+
+def _lanes(caps: DeviceCaps, wanted: int) -> int:
+    return min(wanted, caps.max_workgroup_invocations, caps.max_workgroup_size[0])
+
+
+def _unrolls(caps: DeviceCaps) -> bool:
+    """Whether tiles by specialization constants end up in registers."""
+    return caps.unrolls_loops
+
+
+def _shuffles(caps: DeviceCaps, tile: int, lanes: int) -> bool:
+    """Whether a group may spread its weights through shuffles."""
+    wide = caps.subgroup_size >= SHUFFLE_LANES and lanes % caps.subgroup_size == 0
+    return caps.subgroup_shuffle and wide and tile >= SHUFFLE_LANES
+
+
+def _shared_lanes(caps: DeviceCaps) -> list[int]:
+    """Group sizes of ``conv2d_shared``: 16, 8 or 4 outputs an invocation."""
+    return [n for n in (64, 128, 256) if n == _lanes(caps, n)]
+
+
+def _shared_fits(caps: DeviceCaps) -> bool:
+    return caps.max_shared_memory >= SHARED_BYTES and bool(_shared_lanes(caps))
+
+
+def _cpu_tile(problem: Problem, caps: DeviceCaps) -> int:
+    """32 outputs an invocation where weights are shuffled and 32 compute no more than 16 would: 5
+    to 8 % less time on lavapipe (3x3, 1x1, Winograd's products); fewer where there are fewer."""
+    [*_, tile] = _tiles(problem, (4, 8, 16))
+    wide = ceil_div(problem.out_channels, 32) * 32 <= ceil_div(problem.out_channels, 16) * 16
+    return 32 if tile == 16 and wide and _shuffles(caps, 32, _lanes(caps, 8)) else tile
+
+
+def _pixels(extent: int, choice: Choice) -> int:
+    """The pixels an invocation computes, fewer where that leaves clearly fewer lanes idle.
+
+    With shuffles 4 or 5, but not 5 with 32 outputs, whose sums take half a second to compile.
+    Without them 8: each weight is then loaded by itself and should serve more pixels (30 % less
+    time on lavapipe through storage buffers).
+    """
+    few = (4, 3, 2) if choice.output_tile > 16 else (4, 5, 3, 2)
     best, waste = 4, 10.0
-    for pixels in (4, 5, 3, 2):
-        unit = pixels * lanes
+    for pixels in few if choice.shuffle else (8, 5, 4, 3, 2):
+        unit = pixels * choice.lanes
         lost = ceil_div(extent, unit) * unit / extent
         if lost < waste - 0.05 * (1 if pixels > 3 else 5):
             best, waste = pixels, lost

@@ -98,16 +98,20 @@ def pack_tiles(weight: Array, bias: Array | None, groups: int, tile: int) -> Arr
     """(M, C/group, taps...) to ``[group][tile of outputs][bias | input block][tap][output][4
     inputs]``, as the tiled kernels read it: per tile first its biases, then the weights."""
     out_channels, in_channels = weight.shape[:2]
-    kernels = weight.reshape(groups, out_channels // groups, in_channels, -1).astype(np.float32)
+    each, taps = out_channels // groups, int(np.prod(weight.shape[2:]))
+    kernels = weight.reshape(groups, each, in_channels, taps)
     kernels = pad_axis(pad_axis(kernels, 1, tile), 2, 4)
-    tiles, blocks, taps = kernels.shape[1] // tile, kernels.shape[2] // 4, kernels.shape[3]
-    # axes: group, tile, output, block, input, tap
-    split = kernels.reshape(groups, tiles, tile, blocks, 4, taps)
-    body = split.transpose(0, 1, 3, 5, 2, 4).reshape(groups, tiles, -1)
-    head = np.zeros((groups, out_channels // groups), np.float32)
+    tiles, blocks = kernels.shape[1] // tile, kernels.shape[2] // 4
+    packed = np.zeros((groups, tiles, tile + blocks * taps * tile * 4), np.float32)
     if bias is not None:
-        head[:] = bias.reshape(groups, -1)
-    return np.concatenate([pad_axis(head, 1, tile).reshape(groups, tiles, tile), body], axis=2)
+        head = pad_axis(bias.reshape(groups, each), 1, tile)
+        packed[:, :, :tile] = head.reshape(groups, tiles, tile)
+    # axes: group, tile, output, block, input, tap; each number is written once, in its place
+    split = kernels.reshape(groups, tiles, tile, blocks, 4, taps)
+    body = packed[:, :, tile:].reshape(groups, tiles, blocks, taps, tile, 4)
+    assert np.may_share_memory(body, packed)
+    body[:] = split.transpose(0, 1, 3, 5, 2, 4)
+    return packed
 
 
 def pack_lanes(weight: Array, bias: Array | None) -> Array:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class Einsum(Operator):
     """y[result] = sum over all other labels of the product of the operands, each indexed by its own
     labels."""
 
+    splits_constants: ClassVar[bool] = True
     equation: str
 
     def infer(self, *inputs: Value) -> TensorType:

@@ -24,6 +24,7 @@ class Gemm(Operator):
     N)."""
 
     device_dtypes: ClassVar[frozenset[str]] = FLOATS
+    splits_constants: ClassVar[bool] = True
     alpha: float = 1.0
     beta: float = 1.0
     transA: int = 0

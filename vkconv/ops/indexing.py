@@ -30,5 +30,7 @@ def require_inside(indices: Array, size: int, axis: int) -> None:
 def wrap(indices: Array, size: int) -> Array:
     """Indices from 0 on: negative ones count from the end; what lies outside is clamped, here as on
     the device, since no data may read or write out of bounds."""
-    wide = indices.astype(np.int64)
-    return np.clip(np.where(wide < 0, wide + size, wide), 0, max(size - 1, 0))
+    wide = indices.astype(np.int64, copy=False)
+    if wide.size and wide.min() < 0:
+        wide = np.where(wide < 0, wide + size, wide)
+    return np.clip(wide, 0, max(size - 1, 0))

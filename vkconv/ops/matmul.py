@@ -30,6 +30,7 @@ class MatMul(Operator):
     """
 
     device_dtypes: ClassVar[frozenset[str]] = FLOATS
+    splits_constants: ClassVar[bool] = True
 
     def infer(self, a: Value, b: Value) -> TensorType:
         require_same_dtype(a, b)

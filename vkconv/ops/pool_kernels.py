@@ -115,8 +115,15 @@ def sliding_maximum(ctx: Lowering, x: View, y: View, axes: tuple[Axis, ...]) -> 
         return ctx.dispatch(
             "sliding_max",
             {"x": source, "y": target},
-            {"batches": n, "blocks": blocks, "height": h, "width": w, "pad": axis.begin},
-            {**grid.spec, "taps": axis.kernel, "along_width": int(along_width)},
+            {
+                "batches": n,
+                "blocks": blocks,
+                "height": h,
+                "width": w,
+                "pad": axis.begin,
+                "along_width": int(along_width),
+            },
+            {**grid.spec, "taps": axis.kernel},
             grid.count,
         )
 

@@ -38,6 +38,7 @@ class Trigonometry(IntEnum):
 class Trigonometric(Operator):
     """y = f(x), x of any shape, in radians."""
 
+    overwrites: ClassVar[frozenset[int]] = frozenset({0})
     function: ClassVar[Trigonometry]
     compute: ClassVar[Callable[[Array], Array]]
 

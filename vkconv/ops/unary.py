@@ -27,6 +27,8 @@ class Unary(Operator):
     """y = f(x), x of any shape. ``activation`` gives f as code, alpha and beta of
     ``activations.glsl``."""
 
+    overwrites: ClassVar[frozenset[int]] = frozenset({0})
+
     def activation(self) -> tuple[Activation, float, float]:
         raise NotImplementedError
 

@@ -1,46 +1,72 @@
-"""Winograd F(4x4, 3x3) convolution in three steps: patches are transformed, multiplied by the
-transformed weights as 36 matrix products, and transformed back.
+"""Winograd F(m x m, 3x3) convolution for m = 4 or 2 in three steps: patches are transformed,
+multiplied by the transformed weights as (m + 2)^2 matrix products, and transformed back.
 
-    Y = A^T [(G g G^T) * (B^T d B)] A      for each 6x6 patch d and 3x3 kernel g
+    Y = A^T [(G g G^T) * (B^T d B)] A      for each patch d of (m + 2)^2 and 3x3 kernel g
 
 (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.) All intermediates are
-float32; the weights are transformed in float64. The matrix products run on ``conv2d_1x1``: 36
-groups whose pixels are the patches.
+float32; the weights are transformed in float64. The matrix products run on a convolution kernel:
+1x1, with a group for each element, whose pixels are the patches.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from vkconv.dispatch import Dispatch, View
 from vkconv.ir import Array
 from vkconv.ops.base import Lowering, Tensor, ceil_div
+from vkconv.ops.conv_dispatch import conv_dispatch
 from vkconv.ops.conv_epilogue import Epilogue
-from vkconv.ops.conv_selection import Choice, Problem
-from vkconv.ops.conv_weights import pack_tiles
+from vkconv.ops.conv_problem import ONE, Choice, Problem
 from vkconv.ops.packing import pad_axis
+from vkconv.ops.window import Axis
 
-#: elements of a transformed patch
-ELEMENTS = 36
-G = np.array(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ]
-)
+#: G by the edge m of a patch's outputs
+G = {
+    4: np.array(
+        [
+            [1 / 4, 0, 0],
+            [-1 / 6, -1 / 6, -1 / 6],
+            [-1 / 6, 1 / 6, -1 / 6],
+            [1 / 24, 1 / 12, 1 / 6],
+            [1 / 24, -1 / 12, 1 / 6],
+            [0, 0, 1],
+        ]
+    ),
+    2: np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]]),
+}
+EDGES = {"winograd_4x4": 4, "winograd_2x2": 2}
 
 
-def transformed_weights(weight: Array, tile: int) -> Array:
-    """G g G^T of every kernel of (M, C, 3, 3), packed for ``conv2d_1x1`` with 36 groups."""
+#: kernels transformed at once: a product just too small for numpy's BLAS to wake its threads, which
+#: would take longer than the product
+COLUMNS = 768
+
+
+def transformed_weights(weight: Array, edge: int, tile: int) -> Array:
+    """G g G^T of every kernel of (M, C, 3, 3), as ``pack_tiles`` packs with a group for each
+    element: float32 (elements, tiles of outputs, biases of zero | blocks x tile x 4 inputs).
+
+    vec(G g G^T) = (G x G) vec(g): a product with a matrix whose columns, one a kernel, are in the
+    order of the result already, so that it is written once, in its place. In float32: a sum of nine
+    products is as exact as the transform of the input, which the shader makes in float32 too.
+    """
+    transform = np.kron(G[edge], G[edge]).astype(np.float32)
     out_channels, in_channels = weight.shape[:2]
-    # vec(G g G^T) = (G x G) vec(g)
-    kernels = np.kron(G, G) @ weight.reshape(-1, 9).T.astype(np.float64)
-    flat = kernels.reshape(ELEMENTS * out_channels, in_channels, 1)
-    return pack_tiles(flat, None, ELEMENTS, tile)
+    tiles, blocks = ceil_div(out_channels, tile), ceil_div(in_channels, 4)
+    padded = np.zeros((tiles * tile, blocks * 4, 9), np.float32)
+    padded[:out_channels, :in_channels] = weight.reshape(out_channels, in_channels, 9)
+    split = padded.reshape(tiles, tile, blocks, 4, 9).transpose(0, 4, 2, 1, 3)
+    kernels = np.ascontiguousarray(split).reshape(tiles, 9, -1)
+    packed = np.zeros((len(transform), tiles, tile + kernels.shape[2]), np.float32)
+    for row in range(tiles):
+        for first in range(0, kernels.shape[2], COLUMNS):
+            part = kernels[row, :, first : first + COLUMNS]
+            target = packed[:, row, tile + first : tile + first + part.shape[1]]
+            np.matmul(transform, part, out=target)
+    return packed
 
 
 def lower_winograd(
@@ -56,22 +82,25 @@ def lower_winograd(
     """The three dispatches of a 3x3 convolution with constant weights, stride and dilation 1."""
     array = weight.array
     assert array is not None
+    edge = EDGES[choice.kernel]
+    elements, count = (edge + 2) ** 2, problem.patches(edge)
     in_blocks, out_blocks = ceil_div(problem.in_channels, 4), ceil_div(problem.out_channels, 4)
     weights = ctx.prepack(
         array,
-        f"winograd weights {choice.output_tile}",
-        lambda: transformed_weights(array, choice.output_tile),
+        f"winograd weights {edge} {choice.output_tile}",
+        lambda: transformed_weights(array, edge, choice.output_tile),
     )
     patches = {
-        "tiles_y": ceil_div(problem.y.out, 4),
-        "tiles_x": ceil_div(problem.x.out, 4),
-        "patches": problem.patches,
+        "tiles_y": ceil_div(problem.y.out, edge),
+        "tiles_x": ceil_div(problem.x.out, edge),
+        "patches": count,
     }
-    data = ctx.scratch(ELEMENTS * in_blocks * problem.patches * 4, "transformed input")
-    product = ctx.scratch(ELEMENTS * out_blocks * problem.patches * 4, "transformed output")
-    columns = ceil_div(problem.patches, choice.lanes)
-    tiles = ceil_div(problem.out_channels, choice.output_tile)
-    size = {"local_size_x": choice.lanes}
+    data = ctx.scratch(elements * in_blocks * count * 4, "transformed input")
+    results = ctx.scratch(elements * out_blocks * count * 4, "transformed output")
+    # the product's groups may be larger than what suits the transforms
+    lanes = min(choice.lanes, 64)
+    columns = ceil_div(count, lanes)
+    size = {"local_size_x": lanes}
     into = ctx.dispatch(
         "winograd_input",
         {"x": ctx.operand(x, "c4"), "y": data},
@@ -85,25 +114,21 @@ def lower_winograd(
         },
         size,
         (columns, in_blocks, 1),
+        size=f"f{edge}",
     )
-    multiply = ctx.dispatch(
-        "conv2d_1x1",
-        {"x": data, "weights": weights, "residual": None, "y": product},
-        {
-            "in_blocks": in_blocks,
-            "out_blocks": out_blocks,
-            "tiles": tiles,
-            "pixels": problem.patches,
-            **Epilogue().push(problem.out_channels),
-        },
-        {"OUTPUT_TILE": choice.output_tile, "PIXELS": choice.pixels, **size},
-        (ceil_div(columns, choice.pixels), ELEMENTS * tiles, 1),
-        shuffle="on" if choice.shuffle else "off",
+    flat = Axis(count, count, 1, 1, 1, 0, 0)
+    multiply = conv_dispatch(
+        ctx,
+        Problem(1, elements, problem.in_channels, problem.out_channels, ONE, flat),
+        replace(choice, kernel=choice.multiply, multiply=""),
+        {"x": data, "weights": weights, "residual": None, "y": results},
+        Epilogue(),
+        ceil_div(problem.out_channels, 4) * 4,
     )
     out_of = ctx.dispatch(
         "winograd_output",
         {
-            "x": product,
+            "x": results,
             "bias": _bias(ctx, weight, bias, problem.out_channels),
             "residual": epilogue.view(ctx),
             "y": y.on_device,
@@ -117,6 +142,7 @@ def lower_winograd(
         },
         {**size, **epilogue.spec(problem.out_channels)},
         (columns, out_blocks, 1),
+        size=f"f{edge}",
     )
     return [into, multiply, out_of]
 

@@ -16,27 +16,38 @@ from vkconv.passes.bound_integers import bound_integers
 from vkconv.passes.cancel_transposes import cancel_transposes
 from vkconv.passes.eliminate_identities import eliminate_identities
 from vkconv.passes.fuse_activation import fuse_activation
-from vkconv.passes.fuse_affine import fuse_affine
 from vkconv.passes.fuse_attention import fuse_attention
-from vkconv.passes.fuse_batch_normalization import fuse_batch_normalization
 from vkconv.passes.fuse_layer_normalization import fuse_layer_normalization
+from vkconv.passes.fuse_linear_branches import fuse_linear_branches
 from vkconv.passes.fuse_residual import fuse_residual
 from vkconv.passes.infer_and_fold import infer_and_fold, unresolved
 from vkconv.passes.recognise_activations import recognise_activations
+from vkconv.passes.recognise_channel_shuffle import recognise_channel_shuffle
+from vkconv.passes.recognise_deform_conv import recognise_deform_conv
 from vkconv.passes.recognise_group_normalization import recognise_group_normalization
+from vkconv.passes.split_large_weights import split_large_weights
 
-__all__ = ["PASSES", "assign_layouts", "finish", "infer_and_fold", "rewrite", "unresolved"]
+__all__ = [
+    "PASSES",
+    "assign_layouts",
+    "finish",
+    "fuse_linear",
+    "infer_and_fold",
+    "rewrite",
+    "unresolved",
+]
 
 #: fusions in order; infer_and_fold runs before them, assign_layouts after
 PASSES: tuple[Callable[[Graph], None], ...] = (
     eliminate_identities,
     cancel_transposes,
+    recognise_channel_shuffle,
     recognise_activations,
     recognise_group_normalization,
     fuse_layer_normalization,
     fuse_attention,
-    fuse_batch_normalization,
-    fuse_affine,
+    fuse_linear_branches,
+    recognise_deform_conv,
     fuse_activation,
     fuse_residual,
     bound_integers,
@@ -52,7 +63,40 @@ def rewrite(graph: Graph, after: str | None = None) -> None:
             return
 
 
+def fuse_linear(graph: Graph) -> None:
+    """Fuse linear branches, and deformable convolutions spelled out: the graph stays one of
+    standard ONNX operators.
+
+    Edits ``graph`` in place, and says what it did in ``graph.fusions`` and what it left alone in
+    ``graph.unfused``. Types, where the graph has them, decide more cases: run it on a graph that
+    ``infer_and_fold`` has been over.
+    """
+    eliminate_identities(graph)
+    graph.keep_live()
+    fuse_linear_branches(graph, _recognised(graph))
+    graph.keep_live()
+    recognise_deform_conv(graph)
+    graph.keep_live()
+
+
+def _recognised(graph: Graph) -> set[str]:
+    """Names of nodes that are part of an operator spelled out, which has a kernel of its own: a
+    factor taken out of it would hide it from the passes that look for it at load."""
+    trial = graph.copy()
+    before = {id(n): (n.op_type, n.domain, len(n.fused)) for n in trial.nodes}
+    for run in (
+        recognise_activations,
+        recognise_group_normalization,
+        fuse_layer_normalization,
+        fuse_attention,
+    ):
+        run(trial)
+    changed = [n for n in trial.nodes if before[id(n)] != (n.op_type, n.domain, len(n.fused))]
+    return {name for n in changed for name in (n.name, *n.fused)}
+
+
 def finish(graph: Graph, caps: DeviceCaps) -> None:
     """The last step before planning, for a graph whose types are concrete."""
     graph.keep_live()
+    split_large_weights(graph, caps)
     assign_layouts(graph, caps)

@@ -8,6 +8,7 @@ direction, however many readers want the other layout.
 from __future__ import annotations
 
 from vkconv.capabilities import DeviceCaps
+from vkconv.dispatch import ELEMENT_BYTES
 from vkconv.ir import Graph, Layout, Node, Value
 from vkconv.ops.base import DEVICE_DTYPES, Operator, create, has_method
 from vkconv.passes.bound_integers import interval
@@ -69,11 +70,25 @@ def host_reason(op: Operator, node: Node, caps: DeviceCaps) -> str | None:
         allowed = DEVICE_DTYPES if position in op.linear_inputs else op.device_dtypes
         if value.dtype not in allowed and not _fits_int32(op, value):
             return f"{node.op_type} has no kernel for {value.dtype}"
+    if (large := _too_large(op, node, caps)) is not None:
+        return (
+            f"its constant '{large.name}' exceeds the device's maxStorageBufferRange of "
+            f"{caps.max_storage_buffer_range} bytes"
+        )
     for value in node.outputs:
         known = value.dtype in op.device_dtypes or value.dtype in op.result_dtypes
         if not known and not all(_fits_int32(op, v) for v in (value, *_wide_constants(node))):
             return f"{node.op_type} has no kernel for {value.dtype}"
     return op.unsupported(node.inputs, node.outputs)
+
+
+def _too_large(op: Operator, node: Node, caps: DeviceCaps) -> Value | None:
+    """A constant that no buffer of the device can hold, such as the table of a large embedding."""
+    for value in node.present_inputs:
+        size = value.known_type.size * ELEMENT_BYTES if value.is_constant else 0
+        if size > caps.max_storage_buffer_range and not op.splits_constants:
+            return value
+    return None
 
 
 def _wide_constants(node: Node) -> list[Value]:

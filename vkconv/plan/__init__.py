@@ -7,6 +7,8 @@ share memory. It knows no device, only a device's limits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch, HostStep, Plan, Port, Step, Storage, View
 from vkconv.errors import BuildError, VkconvError
@@ -16,19 +18,26 @@ from vkconv.plan.arena import Lifetime, lower_bound, place_storages
 from vkconv.plan.barriers import with_barriers
 from vkconv.plan.constants import ConstantStore
 from vkconv.plan.lowering import PlanLowering
+from vkconv.plan.order import in_waves
 from vkconv.plan.views import ViewAssignment
 
 __all__ = ["ConstantStore", "make_plan"]
 
+#: how much larger the arena may get for dispatches that need not wait for each other
+WAVES_MAY_COST = 1.05
 
-def make_plan(graph: Graph, caps: DeviceCaps, store: ConstantStore) -> Plan:
-    """Plan a graph whose layouts are assigned.
+
+def make_plan(
+    graph: Graph, caps: DeviceCaps, store: ConstantStore, choices: Mapping[str, str] | None = None
+) -> Plan:
+    """Plan a graph whose layouts are assigned. ``choices`` are what tuning found: the key of a
+    kernel's problem to the textual form of its choice.
 
     Raises UnsupportedModelError when a limit of the device is exceeded.
     """
     operators = {node: create(node) for node in graph.nodes}
     views = ViewAssignment(graph, operators)
-    lowering = PlanLowering(caps, store)
+    lowering = PlanLowering(caps, store, choices)
     steps: list[Step] = []
     for node in graph.nodes:
         if node.host_reason is not None:
@@ -42,6 +51,16 @@ def make_plan(graph: Graph, caps: DeviceCaps, store: ConstantStore) -> Plan:
     )
     lifetimes = _lifetimes(steps, inputs, outputs)
     arena_size = place_storages(lifetimes)
+    if caps.kind != "cpu" and not caps.host_only:
+        # A CPU driver runs dispatches one after the other anyway, and what was just written is in
+        # its cache.
+        waves = in_waves(steps, lowering.accesses)
+        of_waves = _lifetimes(waves, inputs, outputs)
+        size = place_storages(of_waves)
+        if size <= WAVES_MAY_COST * arena_size:
+            steps, lifetimes, arena_size = waves, of_waves, size
+        else:
+            place_storages(lifetimes)
     return Plan(
         steps=tuple(with_barriers(steps, lowering.accesses)),
         inputs=inputs,
@@ -100,7 +119,7 @@ def _output_port(name: str, value: Value, views: ViewAssignment) -> Port:
 
 
 def _lifetimes(
-    steps: list[Step], inputs: tuple[Port, ...], outputs: tuple[Port, ...]
+    steps: Sequence[Step], inputs: tuple[Port, ...], outputs: tuple[Port, ...]
 ) -> list[Lifetime]:
     """First and last step of every arena storage.
 
@@ -131,7 +150,7 @@ def _lifetimes(
     return list(lives.values())
 
 
-def _constants(steps: list[Step]) -> tuple[Storage, ...]:
+def _constants(steps: Sequence[Step]) -> tuple[Storage, ...]:
     found: dict[int, Storage] = {}
     for step in steps:
         if isinstance(step, Dispatch):

@@ -11,8 +11,6 @@ from dataclasses import replace
 from vkconv.dispatch import Dispatch, Step
 from vkconv.plan.lowering import Access
 
-Range = tuple[int, int]
-
 
 def with_barriers(steps: Sequence[Step], accesses: Mapping[int, tuple[Access, ...]]) -> list[Step]:
     """The steps with ``Dispatch.barrier`` set.
@@ -21,36 +19,21 @@ def with_barriers(steps: Sequence[Step], accesses: Mapping[int, tuple[Access, ..
     pending. A host step waits for the device by itself, and so clears everything too.
     """
     result: list[Step] = []
-    reads: list[Range] = []
-    writes: list[Range] = []
+    pending: list[Access] = []
     for step in steps:
         if not isinstance(step, Dispatch):
-            reads, writes = [], []
+            pending = []
             result.append(step)
             continue
-        own_reads, own_writes = _ranges(accesses[id(step)])
-        hazard = _meet(own_reads, writes) or _meet(own_writes, writes) or _meet(own_writes, reads)
+        own = [a for a in accesses[id(step)] if not a.storage.is_constant and a.start < a.end]
+        hazard = any(conflict(a, b) for a in own for b in pending)
         if hazard:
-            reads, writes = [], []
-        reads += own_reads
-        writes += own_writes
+            pending = []
+        pending += own
         result.append(replace(step, barrier=hazard))
     return result
 
 
-def _ranges(accesses: Sequence[Access]) -> tuple[list[Range], list[Range]]:
-    reads: list[Range] = []
-    writes: list[Range] = []
-    for access in accesses:
-        if access.storage.is_constant or access.start == access.end:
-            continue
-        span = (access.storage.offset + access.start, access.storage.offset + access.end)
-        if access.reads:
-            reads.append(span)
-        if access.writes:
-            writes.append(span)
-    return reads, writes
-
-
-def _meet(left: Sequence[Range], right: Sequence[Range]) -> bool:
-    return any(a[0] < b[1] and b[0] < a[1] for a in left for b in right)
+def conflict(a: Access, b: Access) -> bool:
+    """Whether the order of two accesses to arena storages matters."""
+    return (a.writes or b.writes) and a.meets(b)

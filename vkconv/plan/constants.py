@@ -47,7 +47,7 @@ class ConstantStore:
         entry = self._packed.get(key)
         storage = entry.storage() if entry is not None else None
         if entry is None or storage is None:
-            view = constant_view(pack(), tag)
+            view = constant_view(pack(), tag, lambda: device_array(pack()))
             packed = self._packed
 
             def forget(gone: weakref.ref[Storage]) -> None:
@@ -70,9 +70,10 @@ class _Entry:
     dtype: str
 
 
-def constant_view(array: Array, name: str) -> View:
-    """A new constant storage that holds ``array``, viewed in its shape."""
+def constant_view(array: Array, name: str, pack: Callable[[], Array] | None = None) -> View:
+    """A new constant storage that holds ``array``, viewed in its shape; ``pack`` makes the same
+    elements again."""
     data = device_array(array)
-    storage = Storage(max(data.nbytes, ELEMENT_BYTES), name, data)
+    storage = Storage(max(data.nbytes, ELEMENT_BYTES), name, data, pack=pack)
     dtype = "float32" if data.dtype.kind == "f" else "int32"
     return View(storage, data.shape, dtype, "linear")

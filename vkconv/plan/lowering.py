@@ -33,20 +33,44 @@ from vkconv.shaders import BufferField, ShaderModule
 
 @dataclass(frozen=True)
 class Access:
-    """Bytes of a storage that a dispatch touches: exact, where a descriptor's range is aligned."""
+    """Bytes of a storage that a dispatch touches: exact, where a descriptor's range is aligned.
+
+    The batches of a channel slice lie apart: ``count`` pieces of one length, ``step`` bytes from
+    the start of one to the next, the first from ``start`` on, the last up to ``end``.
+    """
 
     storage: Storage
     start: int
     end: int
     reads: bool
     writes: bool
+    count: int = 1
+    step: int = 0
+
+    def meets(self, other: Access) -> bool:
+        """Whether they touch a byte in common, where their storages lie now."""
+        start, end = (self.storage.offset + at for at in (self.start, self.end))
+        first, last = (other.storage.offset + at for at in (other.start, other.end))
+        if not (start < last and first < end):
+            return False
+        step = self.step if self.count > 1 else other.step
+        if self.count == other.count == 1 or (self.count > 1 < other.count and step != other.step):
+            return True
+        # pieces i of self and j of other meet where d = i - j lies between these
+        length, reach = (a.end - a.start - (a.count - 1) * step for a in (self, other))
+        low = (first - start - length) // step + 1
+        high = -((start - first - reach) // step) - 1
+        return max(low, 1 - other.count) <= min(high, self.count - 1)
 
 
 class PlanLowering:
     """The ``Lowering`` behind ``Operator.lower``. ``node`` is the name dispatches carry."""
 
-    def __init__(self, caps: DeviceCaps, store: ConstantStore) -> None:
+    def __init__(
+        self, caps: DeviceCaps, store: ConstantStore, choices: Mapping[str, str] | None = None
+    ) -> None:
         self.caps = caps
+        self.choices = choices or {}
         self.node = ""
         self.accesses: dict[int, tuple[Access, ...]] = {}
         self._store = store
@@ -110,6 +134,7 @@ class PlanLowering:
                     start + view.span * ELEMENT_BYTES,
                     field.reads,
                     field.writes,
+                    *_pieces(view),
                 )
             )
             if f"{field.name}_offset" in declared:
@@ -221,6 +246,12 @@ class PlanLowering:
                 f"kernel '{kernel}': a workgroup of {lanes} invocations, the device allows "
                 f"{self.caps.max_workgroup_invocations}"
             )
+
+
+def _pieces(view: View) -> tuple[int, int]:
+    """How many pieces a view's bytes lie in, and how far apart these start."""
+    batches = view.shape[0] if view.layout == "c4" and view.span else 1
+    return (batches, view.batch_stride * ELEMENT_BYTES) if batches > 1 else (1, 0)
 
 
 def _byte_range(view: View, field: BufferField) -> tuple[int, int]:

@@ -1,8 +1,9 @@
 """Which bytes each value of the graph gets: a storage of its own, or a view of another value's.
 
-Two kinds of sharing, both without copies: the output of a *view* operator (reshape, channel slice)
+Three kinds of sharing, all without copies: the output of a *view* operator (reshape, channel slice)
 lies in its input; the input of a *placing* operator (concat) is written where it lies in the
-output. A value follows at most one other.
+output; the output of an element-wise operator takes the place of an operand that nothing reads any
+more. A value follows at most one other.
 """
 
 from __future__ import annotations
@@ -37,6 +38,14 @@ class ViewAssignment:
         self._graph = graph
         self._operators = operators
         self._uses = graph.uses()
+        self._order = {node: i for i, node in enumerate(graph.nodes)}
+        self._last_use = {
+            value: max(self._order[node] for node in nodes) for value, nodes in self._uses.items()
+        }
+        #: values that the caller fills or takes: their memory is nobody else's
+        self._border = {*graph.inputs, *graph.outputs}
+        #: values in each storage, as far as they have a place
+        self._occupants: dict[Storage, list[Value]] = {}
         self._views: dict[Value, View] = {}
         self._slots: dict[Value, HostSlot] = {}
         #: concat input -> (concat node, position); reshape source -> its reshaped output
@@ -56,13 +65,17 @@ class ViewAssignment:
             if self._is_host_only(value):
                 self._slots[value] = HostSlot(value.name, value.dims, value.dtype)
             else:
-                self._views[value] = dense_view(value, new_storage(value))
+                self._settle(value, dense_view(value, new_storage(value)))
         return self._slots[value] if value in self._slots else self.view(value)
 
     def view(self, value: Value) -> View:
         if value not in self._views:
-            self._views[value] = self._resolve(value)
+            self._settle(value, self._resolve(value))
         return self._views[value]
+
+    def _settle(self, value: Value, view: View) -> None:
+        self._views[value] = view
+        self._occupants.setdefault(view.storage, []).append(value)
 
     def _resolve(self, value: Value) -> View:
         if value in self._reshaped:
@@ -99,11 +112,37 @@ class ViewAssignment:
             return
         views = self._operators[node].view(self.view(source), node.outputs)
         if views is not None:
-            self._views.update(zip(node.outputs, views, strict=True))
+            for value, view in zip(node.outputs, views, strict=True):
+                self._settle(value, view)
             self.free_nodes.add(node)
+        else:
+            self._try_overwriting(node)
 
     def _follows(self, value: Value) -> bool:
         return value in self._placed or value in self._reshaped
+
+    # --- element-wise operators: write over an operand that dies ------------------------------
+
+    def _try_overwriting(self, node: Node) -> None:
+        result = node.outputs[0]
+        for position in sorted(self._operators[node].overwrites):
+            value = node.inputs[position] if position < len(node.inputs) else None
+            if value is not None and not value.is_constant and self._dies(value, node):
+                same = (value.dims, value.layout, value.dtype)
+                if same == (result.dims, result.layout, result.dtype):
+                    self._settle(result, self.view(value))
+                    return
+
+    def _dies(self, value: Value, node: Node) -> bool:
+        """Whether ``node`` reads the value last, and nobody else what lies in its storage."""
+        if isinstance(self.place(value), HostSlot):
+            return False
+        now = self._order[node]
+        for other in self._occupants[self.view(value).storage]:
+            last = self._last_use.get(other, -1)
+            if other in self._border or last > now or (last == now and other is not value):
+                return False
+        return True
 
     # --- concat: write parts where they belong ------------------------------------------------
 

@@ -7,7 +7,7 @@ functions work as well with another runtime's outputs.
 """
 
 from vkconv.vision.detections import Detections
-from vkconv.vision.detector import detect, prepare
+from vkconv.vision.detector import detect, prepare, prepare_pixels
 from vkconv.vision.draw import class_color, draw_detections
 from vkconv.vision.heads import HEAD_KINDS, HeadSpec, choose_head, decode
 from vkconv.vision.labels import (
@@ -38,5 +38,6 @@ __all__ = [
     "non_maximum_suppression",
     "overlap",
     "prepare",
+    "prepare_pixels",
     "read_labels",
 ]

@@ -2,6 +2,8 @@
 
     image --prepare--> tensor, letterbox      output, letterbox --detect--> boxes in source pixels
 
+or, where the device makes the tensor: image --prepare_pixels--> pixels, letterbox.
+
 What runs in between is not known here.
 """
 
@@ -19,7 +21,7 @@ from vkconv.vision.heads import HeadSpec, decode
 from vkconv.vision.nms import non_maximum_suppression
 from vkconv.vision.preprocess import Letterbox, image_to_tensor, letterbox
 
-__all__ = ["detect", "prepare"]
+__all__ = ["detect", "prepare", "prepare_pixels"]
 
 
 def prepare(
@@ -38,6 +40,15 @@ def prepare(
         pixels, dtype=dtype, scale=head.input_scale, channel_order=head.channel_order
     )
     return tensor, transform
+
+
+def prepare_pixels(
+    image: Image.Image, head: HeadSpec, *, input_size: tuple[int, int]
+) -> tuple[NDArray[np.uint8], Letterbox]:
+    """Picture -> (1, H, W, 3) uint8 RGB for a session that scales and orders the channels itself,
+    and the transform. input_size: (width, height) in pixels."""
+    pixels, transform = letterbox(image, input_size, centered=head.centered)
+    return pixels[np.newaxis], transform
 
 
 def detect(

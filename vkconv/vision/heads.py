@@ -6,9 +6,12 @@ in input pixels. Understood, with ``C`` classes and ``N`` candidate boxes:
     yolov5, yolov7   (1, N, 5 + C)   cx, cy, w, h, objectness, classes; pixels; 3 anchors a cell
     yolov8           (1, 4 + C, N)   cx, cy, w, h, classes; pixels; no anchors, no objectness
     yolox            (1, N, 5 + C)   offsets within cells and log sizes; one box a cell
+    fcos             (1, N, 5 + C)   cx, cy, w, h, centerness, classes; pixels; one box a cell
+    rtmdet           (1, N, 4 + C)   cx, cy, w, h, classes; pixels; one box a cell
 
-Sources: the YOLOv5 and YOLOv8 export formats of Ultralytics; Wang et al., "YOLOv7" (2022); Ge et
-al., "YOLOX" (2021), section 2.1 (anchor-free decoding).
+The last two are told by metadata only. Sources: the YOLOv5 and YOLOv8 export formats of
+Ultralytics; Wang et al., "YOLOv7" (2022); Ge et al., "YOLOX" (2021), section 2.1 (anchor-free
+decoding); for FCOS and RTMDet, what ``vkconv convert`` writes.
 """
 
 from __future__ import annotations
@@ -27,7 +30,36 @@ from vkconv.vision.labels import default_class_names, metadata_class_names
 
 __all__ = ["HEAD_KINDS", "HeadSpec", "choose_head", "decode"]
 
-HEAD_KINDS = ("yolov5", "yolov7", "yolov8", "yolox")
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What the heads of a kind share: whether a box has an objectness, is a column instead of a
+    row, lies relative to the cells of a grid; whether the score of a sole class says nothing. The
+    others are HeadSpec's."""
+
+    objectness: bool = True
+    columns: bool = False
+    in_cells: bool = False
+    sole_class_is_untrained: bool = False
+    input_scale: float = 1.0 / 255.0
+    channel_order: str = "rgb"
+    centered: bool = True
+
+    @property
+    def first_class(self) -> int:
+        """Values of a box in front of its class scores."""
+        return 5 if self.objectness else 4
+
+
+_LAYOUTS = {
+    "yolov5": _Layout(),
+    "yolov7": _Layout(sole_class_is_untrained=True),
+    "yolov8": _Layout(objectness=False, columns=True),
+    "yolox": _Layout(in_cells=True, input_scale=1.0, channel_order="bgr", centered=False),
+    "fcos": _Layout(centered=False),
+    "rtmdet": _Layout(objectness=False, centered=False),
+}
+HEAD_KINDS = tuple(_LAYOUTS)
 STRIDES = (8, 16, 32)
 
 _UNDERSTOOD = (
@@ -84,7 +116,8 @@ def choose_head(
     if not kind:
         kind = _kind_from_shape(rows, columns, len(names) if names else None, input_size)
 
-    count = rows - 4 if kind == "yolov8" else columns - 5
+    layout = _LAYOUTS[kind]
+    count = (rows if layout.columns else columns) - layout.first_class
     if count < 1:
         raise UnsupportedModelError(
             f"output '{_short(output)}' of shape (1, {rows}, {columns}) leaves no class scores for "
@@ -95,14 +128,13 @@ def choose_head(
             f"the metadata names {len(names)} classes, but output '{_short(output)}' of shape "
             f"(1, {rows}, {columns}) has {count} as a {kind} head; {_UNDERSTOOD}"
         )
-    yolox = kind == "yolox"
     return HeadSpec(
         kind=kind,
         output=output,
         class_names=names or default_class_names(count),
-        input_scale=_input_scale(metadata, 1.0 if yolox else 1.0 / 255.0),
-        channel_order="bgr" if yolox else "rgb",
-        centered=not yolox,
+        input_scale=_input_scale(metadata, layout.input_scale),
+        channel_order=layout.channel_order,
+        centered=layout.centered,
     )
 
 
@@ -117,22 +149,24 @@ def decode(
 
     output:      the tensor of ``head.output``; any float type.
     input_size:  (width, height) of the model's input, in pixels.
-    confidence:  0..1; rows below it are left out. It is objectness * class score, for YOLOv8 the
-                 class score alone, and for a YOLOv7 of one class the objectness alone, because
-                 YOLOv7 does not train the class score then.
+    confidence:  0..1; rows below it are left out. It is objectness (for FCOS, centerness) * class
+                 score, for YOLOv8 and RTMDet the class score alone, and for a YOLOv7 of one class
+                 the objectness alone, because YOLOv7 does not train the class score then.
 
     Rows with a value that is not finite, and boxes without area, are left out. Nothing is
     suppressed yet: see ``non_maximum_suppression``. Raises InvalidInputError when the tensor does
     not have the shape the head was chosen for.
     """
     count = len(head.class_names)
+    layout = _LAYOUTS[head.kind]
+    first_class = layout.first_class
     if output.ndim != 3 or output.shape[0] != 1:
+        values = first_class + count
+        expected = f"(1, {values}, N)" if layout.columns else f"(1, N, {values})"
         raise InvalidInputError(
-            f"output '{head.output}' has shape {output.shape}; a {head.kind} head is (1, N, "
-            f"{5 + count}) or, for YOLOv8, (1, {4 + count}, N)"
+            f"output '{head.output}' has shape {output.shape}; a {head.kind} head is {expected}"
         )
-    rows = output[0].T if head.kind == "yolov8" else output[0]
-    first_class = 4 if head.kind == "yolov8" else 5
+    rows = output[0].T if layout.columns else output[0]
     if rows.shape[1] != first_class + count:
         raise InvalidInputError(
             f"output '{head.output}' has {rows.shape[1]} values a box; a {head.kind} head with "
@@ -140,14 +174,14 @@ def decode(
         )
     with np.errstate(over="ignore"):
         rows = rows.astype(np.float32, copy=False)
-    geometry = _decode_grid(rows, input_size) if head.kind == "yolox" else rows[:, :4]
+    geometry = _decode_grid(rows, input_size) if layout.in_cells else rows[:, :4]
     scores = rows[:, first_class:]
     class_ids = np.argmax(scores, axis=1).astype(np.int64)
     # Untrusted numbers: overflow and NaN are expected here, and filtered.
     with np.errstate(over="ignore", invalid="ignore"):
         best = np.take_along_axis(scores, class_ids[:, np.newaxis], axis=1)[:, 0]
-        if first_class == 5:
-            sole = head.kind == "yolov7" and count == 1
+        if layout.objectness:
+            sole = layout.sole_class_is_untrained and count == 1
             best = rows[:, 4] if sole else rows[:, 4] * best
         # NaN compares false, so its rows go here; few rows are left for the dearer checks.
         likely = np.flatnonzero(best >= confidence)

@@ -144,10 +144,13 @@ class Constants:
             buffer, offset = self.place(storage)
             if buffer.mapped is not None:
                 buffer.mapped[offset : offset + data.size] = data
+                storage.drop()
             elif data.size:
                 staged.append((buffer, offset, data))
         if staged:
             self._upload_staged(staged)
+            for storage in storages:
+                storage.drop()
 
     def _upload_staged(self, rows: list[tuple[Buffer, int, Array]]) -> None:
         """Through a staging buffer, one submission per filling of it."""
@@ -191,8 +194,10 @@ class Constants:
 
 def _bytes(storage: Storage) -> Array:
     """The constant's bytes. Raises DeviceError where they exceed the storage."""
-    assert storage.data is not None
-    data = np.ascontiguousarray(storage.data).reshape(-1).view(np.uint8)
+    held = storage.data
+    if held is None:
+        raise DeviceError(f"constant '{storage.name}' was forgotten (internal error)")
+    data = np.ascontiguousarray(held).reshape(-1).view(np.uint8)
     if data.size > storage.size:
         raise DeviceError(
             f"constant '{storage.name}' holds {data.size} bytes in a storage of {storage.size} "

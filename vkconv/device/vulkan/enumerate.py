@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vkconv.capabilities import DeviceInfo
+from vkconv.device.vulkan.limits import given_limits
 from vkconv.device.vulkan.loader import instance
 from vkconv.device.vulkan.probe import Probe, disabled_features, probe
 from vkconv.errors import DeviceError
@@ -16,7 +17,8 @@ def probes() -> list[Probe]:
 
     Raises DeviceError where there is none, saying what to install.
     """
-    disabled_features()  # a typo there must not read as "no device"
+    disabled_features()  # a typo in the environment must not read as "no device"
+    given_limits()
     found: list[Probe] = []
     reasons: list[str] = []
     system = instance()

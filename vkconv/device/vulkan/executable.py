@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vkconv.device.base import StepTime, from_device, to_device
+from vkconv.device.base import StepTime, Targets, fill, from_device, to_device
 from vkconv.device.host import Slots, feed_of, output_of, run_host_step
 from vkconv.device.segments import Segment, split
+from vkconv.device.vulkan.first_dispatch import dispatch_first
 from vkconv.device.vulkan.pipelines import push_bytes
 from vkconv.device.vulkan.profiling import Profiler
 from vkconv.device.vulkan.recording import BoundDispatch
@@ -38,6 +39,8 @@ class VulkanExecutable:
         self._segments = split(plan)
         with core.lock:
             core.check_usable()
+            # compiled on threads while the constants are uploaded
+            core.pipelines.begin((load(d.kernel, d.variant), d.spec) for d in plan.dispatches)
             try:
                 resources = Resources(core, plan, self._segments)
             except OutOfDeviceMemoryError as error:
@@ -49,6 +52,12 @@ class VulkanExecutable:
             try:
                 self._bound = [[self._bind(d, load) for d in s.dispatches] for s in self._segments]
                 resources.descriptors.create()
+                bound = (
+                    (d, load(d.kernel, d.variant), b)
+                    for segment, row in zip(self._segments, self._bound, strict=True)
+                    for d, b in zip(segment.dispatches, row, strict=True)
+                )
+                dispatch_first(core, resources.fence, bound)
                 self._submits = [
                     resources.record(k, bound) if bound or resources.has_work(k) else None
                     for k, bound in enumerate(self._bound)
@@ -58,21 +67,44 @@ class VulkanExecutable:
                 resources.close()
                 raise
         self._profiler: Profiler | None = None
+        self._started: Slots = {}
         self._inputs = [(p, _window(resources.writers[0], p)) for p in plan.inputs]
         self._outputs = [(p, _window(resources.readers[-1], p)) for p in plan.outputs]
         finalizer = weakref.finalize(self, core.orphans.append, resources)
         finalizer.atexit = False
 
-    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """Inputs by name; one array per output, in the plan's order."""
-        queue, fence, submits = self.core.queue, self.resources.fence, self._submits
+    @property
+    def arena_bytes(self) -> int:
+        """Device memory of the intermediate tensors."""
+        return self.resources.arena.size
 
-        def submit(k: int) -> None:
-            request = submits[k]
-            if request is not None:
-                queue.run(request, fence)
+    @property
+    def staging_bytes(self) -> int:
+        """Memory of the copies between host and device; none where the host reaches the arena."""
+        return self.resources.staging_bytes
 
-        return self._execute(feeds, submit, run_host_step)
+    def run(self, feeds: Mapping[str, Array], targets: Targets | None = None) -> list[Array]:
+        """Inputs by name; one array for each target, in their order, or for each output."""
+        with self.resources.lock:
+            slots = self._begin(feeds, self._submit, run_host_step)
+            return self._end(slots, targets, run_host_step)
+
+    def start(self, feeds: Mapping[str, Array]) -> None:
+        """Uploads and submits. Holds the executable until ``finish`` is called by this thread."""
+        self.resources.lock.acquire()
+        try:
+            self._started = self._begin(feeds, self._submit, run_host_step)
+        except BaseException:
+            self.resources.lock.release()
+            raise
+
+    def finish(self, targets: Targets | None = None) -> list[Array]:
+        """Waits for what ``start`` submitted and fetches the outputs."""
+        try:
+            slots, self._started = self._started, {}
+            return self._end(slots, targets, run_host_step)
+        finally:
+            self.resources.lock.release()
 
     def profile(self, feeds: Mapping[str, Array]) -> tuple[list[Array], list[StepTime]]:
         """As ``run``, with every step's time: by GPU timestamps, or wall time without them."""
@@ -95,39 +127,55 @@ class VulkanExecutable:
             duration = time.perf_counter() - start
             times.append(StepTime(step.node, step.op_type, "host", start - origin, duration))
 
-        return self._execute(feeds, submit, host), times
+        with self.resources.lock:
+            slots = self._begin(feeds, submit, host)
+            return self._end(slots, None, host), times
 
     def close(self) -> None:
         """Frees its memory and recordings, once. Waits for a run in another thread."""
         self.core.system.check_usable()
         self.resources.close()
 
-    def _execute(
+    def _submit(self, k: int) -> None:
+        request = self._submits[k]
+        if request is not None:
+            self.core.queue.submit(request, self.resources.fence)
+
+    def _begin(
         self,
         feeds: Mapping[str, Array],
         submit: Callable[[int], None],
         host: Callable[..., None],
-    ) -> list[Array]:
-        resources = self.resources
-        with resources.lock:
-            self.core.check_usable()
-            if resources.closed:
-                raise DeviceError("the session is closed")
-            if (
-                resources.fence.pending
-            ):  # Ctrl-C ended the last run's wait; its work still uses the arena
-                self.core.queue.wait(resources.fence)
-            slots: Slots = {}
-            for port, target in self._inputs:
-                self._store(port, target, feeds, slots)
-            for k, segment in enumerate(self._segments):
-                submit(k)
-                if segment.host_steps:
-                    self._run_host_steps(k, segment, slots, host)
-            return [
-                from_device(source, port.dtype) if source is not None else self._output(port, slots)
-                for port, source in self._outputs
-            ]
+    ) -> Slots:
+        """Everything up to the submission of the last segment. The lock is held."""
+        self.core.check_usable()
+        if self.resources.closed:
+            raise DeviceError("the session is closed")
+        # Ctrl-C may have ended the last run's wait; its work still uses the arena
+        self._settle()
+        slots: Slots = {}
+        for port, target in self._inputs:
+            self._store(port, target, feeds, slots)
+        last = len(self._segments) - 1
+        for k, segment in enumerate(self._segments):
+            submit(k)
+            if k < last:
+                self._settle()
+                self._run_host_steps(k, segment, slots, host)
+        return slots
+
+    def _end(self, slots: Slots, targets: Targets | None, host: Callable[..., None]) -> list[Array]:
+        """The rest of a run. The lock is held."""
+        if self.resources.closed:
+            raise DeviceError("the session was closed during the run")
+        self._settle()
+        self._run_host_steps(len(self._segments) - 1, self._segments[-1], slots, host)
+        wanted = dict.fromkeys(range(len(self._outputs))) if targets is None else targets
+        return [self._fetch(i, into, slots) for i, into in wanted.items()]
+
+    def _settle(self) -> None:
+        if self.resources.fence.pending:
+            self.core.queue.wait(self.resources.fence)
 
     def _store(
         self, port: Port, target: Array | None, feeds: Mapping[str, Array], slots: Slots
@@ -146,8 +194,13 @@ class VulkanExecutable:
                 "same_kind",
             )
 
-    def _output(self, port: Port, slots: Slots) -> Array:
-        return output_of(port, slots, lambda view: self.resources.read(-1, view))
+    def _fetch(self, i: int, into: Array | None, slots: Slots) -> Array:
+        """An output in its own dtype, in ``into`` or in a new array."""
+        port, source = self._outputs[i]
+        if source is None:
+            array = output_of(port, slots, lambda view: self.resources.read(-1, view))
+            return array if into is None else fill(into, array, port.name)
+        return from_device(source, port.dtype) if into is None else fill(into, source, port.name)
 
     def _run_host_steps(
         self, k: int, segment: Segment, slots: Slots, host: Callable[..., None]

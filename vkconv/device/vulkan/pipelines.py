@@ -6,10 +6,12 @@ live as long as the device and are shared by its executables.
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from vkconv.device.vulkan.loader import Api, c_string
 from vkconv.device.vulkan.pipeline_cache import PipelineCache
@@ -19,6 +21,11 @@ from vkconv.errors import DeviceError
 from vkconv.shaders import PushField, ShaderModule
 
 _FORMATS = {"int": "i", "uint": "I", "float": "f", "bool": "I"}
+#: threads that compile at once; more gain nothing, since a net has a few dozen pipelines
+MOST_THREADS = 8
+
+#: (constant id, four bytes) ordered by id
+Specialization: TypeAlias = "tuple[tuple[int, bytes], ...]"
 
 
 @dataclass(eq=False)
@@ -29,7 +36,9 @@ class Program:
     handle: Any
     set_layout: Any
     layout: Any
-    pipelines: dict[tuple[tuple[int, bytes], ...], Any] = field(default_factory=dict)
+    pipelines: dict[Specialization, Any] = field(default_factory=dict)
+    #: those that threads are making
+    pending: dict[Specialization, Future[Any]] = field(default_factory=dict)
 
 
 class Pipelines:
@@ -43,6 +52,8 @@ class Pipelines:
             api, device, probe.cache_key, probe.cache_header, probe.allows("pipeline_cache")
         )
         self._grown = False
+        #: those that the driver has seen dispatched (``first_dispatch``)
+        self.dispatched: set[Any] = set()
         c = api.c
         self.descriptor_types: dict[str, int] = {
             "storage_buffer": c.VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
@@ -63,9 +74,30 @@ class Pipelines:
         key = specialization(program.module, spec)
         found = program.pipelines.get(key)
         if found is None:
-            found = program.pipelines[key] = self._create_pipeline(program, key)
+            pending = program.pending.pop(key, None)
+            made = self._create_pipeline(program, key) if pending is None else pending.result()
+            found = program.pipelines[key] = made
             self._grown = True
         return found
+
+    def begin(self, wanted: Iterable[tuple[ShaderModule, Mapping[str, Number]]]) -> None:
+        """Starts to make these pipelines on threads of their own; ``pipeline`` waits for its one.
+
+        A driver compiles outside Python's lock, and may be asked by several threads at once: it
+        guards the pipeline cache itself (spec 10.7.1). The largest modules begin.
+        """
+        new: dict[tuple[ShaderModule, Specialization], Program] = {}
+        for module, spec in wanted:
+            key = specialization(module, spec)
+            program = self.program(module)
+            if key not in program.pipelines and not _is_under_way(program.pending.get(key)):
+                new[module, key] = program
+        if not new:
+            return
+        threads = ThreadPoolExecutor(min(MOST_THREADS, usable_cores(), len(new)), "vkconv-compile")
+        for (_, key), program in sorted(new.items(), key=lambda i: -len(i[0][0].code)):
+            program.pending[key] = threads.submit(self._create_pipeline, program, key)
+        threads.shutdown(wait=False)  # they end when all is made
 
     def save(self) -> None:
         """Writes the cache file if pipelines were made since the last time."""
@@ -77,7 +109,10 @@ class Pipelines:
         """Destroys everything and saves the cache (some drivers compile at first dispatch)."""
         lib, null = self._api.lib, self._api.ffi.NULL
         for program in self._made:
-            for pipeline in program.pipelines.values():
+            wait(program.pending.values())
+            done = [f.result() for f in program.pending.values() if f.exception() is None]
+            program.pending.clear()
+            for pipeline in [*program.pipelines.values(), *done]:
                 lib.vkDestroyPipeline(self._device, pipeline, null)
             lib.vkDestroyPipelineLayout(self._device, program.layout, null)
             lib.vkDestroyDescriptorSetLayout(self._device, program.set_layout, null)
@@ -147,7 +182,7 @@ class Pipelines:
         )
         return program
 
-    def _create_pipeline(self, program: Program, key: tuple[tuple[int, bytes], ...]) -> Any:
+    def _create_pipeline(self, program: Program, key: Specialization) -> Any:
         api = self._api
         entries = api.ffi.new("VkSpecializationMapEntry[]", max(1, len(key)))
         for i, (constant, _) in enumerate(key):
@@ -176,9 +211,17 @@ class Pipelines:
         return out[0]
 
 
-def specialization(
-    module: ShaderModule, spec: Mapping[str, Number]
-) -> tuple[tuple[int, bytes], ...]:
+def _is_under_way(pending: Future[Any] | None) -> bool:
+    """Whether a pipeline is being made, or made; what failed once is tried again."""
+    return pending is not None and not (pending.done() and pending.exception() is not None)
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def specialization(module: ShaderModule, spec: Mapping[str, Number]) -> Specialization:
     """(constant id, four bytes) of the named values, ordered by id."""
     fields = {f.name: f for f in module.spec}
     rows = []

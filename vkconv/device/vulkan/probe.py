@@ -1,7 +1,8 @@
 """What one physical device offers: limits, features and memory types, less what is switched off.
 
-The only reader of device properties. ``VKCONV_DISABLE`` switches features off, to imitate a small
-device on a large one; QUIRKS switches off what a driver offers but does badly.
+The only reader of device properties. ``VKCONV_DISABLE`` switches features off and ``VKCONV_LIMITS``
+lowers limits, to imitate a small device on a large one; QUIRKS switches off what a driver offers
+but does badly.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vkconv.capabilities import DeviceCaps, DeviceInfo, DeviceKind
+from vkconv.device.vulkan.limits import allocation_limit, given_limits, with_lower_limits
 from vkconv.device.vulkan.loader import API_VERSION, Api, text
 from vkconv.errors import DeviceError
 
@@ -22,9 +24,11 @@ FEATURES: Mapping[str, str] = {
     "texel": "all texel buffers",
     "storage_texel": "storage texel buffers (imageLoad)",
     "uniform_texel": "uniform texel buffers (texelFetch)",
+    "unrolling": "tiles by specialization constants (kernels with fixed tiles are used)",
     "unified": "reading and writing device memory directly, without staging",
     "timestamps": "GPU timestamps (profiles are then taken one submission per dispatch)",
     "pipeline_cache": "the pipeline cache on disk",
+    "plan_cache": "the plan cache on disk",
 }
 
 
@@ -39,9 +43,17 @@ class Quirk:
     reason: str
 
 
-#: A row needs a case that fails without it. The drivers tested so far need none: lavapipe of Mesa
-#: 22.3 and SwiftShader pass every operator's cases with all their features.
-QUIRKS: tuple[Quirk, ...] = ()
+#: A row needs a case that fails, or a measurement that suffers, without it. lavapipe of Mesa 22.3
+#: needs none.
+QUIRKS: tuple[Quirk, ...] = (
+    Quirk(
+        0x1AE0,
+        "SwiftShader",
+        "unrolling",
+        "its compiler keeps loops over specialization constants, and with them the sums in memory",
+    ),
+    Quirk(0x1AE0, "SwiftShader", "storage_texel", "reads slower than uniform texel buffers"),
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +138,9 @@ def probe(api: Api, physical: Any, index: int) -> Probe:
         {q.disable for q in QUIRKS if q.vendor == core.vendorID and q.name in name}
     )
     kind = _kind(api, core.deviceType)
+    limits = given_limits()
     caps = _caps(api, physical, core.limits, subgroup, sizes, kind, disabled)
+    caps = with_lower_limits(caps, limits)
     types = _memory_types(api, physical)
     local = api.c.VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT
     family, bits = _queue_family(api, physical, name)
@@ -150,7 +164,7 @@ def probe(api: Api, physical: Any, index: int) -> Probe:
         disabled=disabled,
         extensions=extensions,
         memory_types=types,
-        max_allocation_bytes=int(maintenance.maxMemoryAllocationSize),
+        max_allocation_bytes=allocation_limit(int(maintenance.maxMemoryAllocationSize), limits),
         max_allocation_count=int(core.limits.maxMemoryAllocationCount),
         queue_family=family,
         timestamp_period=ticks,
@@ -212,6 +226,7 @@ def _caps(
         subgroup_shuffle=shuffle,
         storage_texel=storage and "storage_texel" not in disabled,
         uniform_texel=uniform and "uniform_texel" not in disabled,
+        unrolls_loops="unrolling" not in disabled,
     )
 
 

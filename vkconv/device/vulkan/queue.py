@@ -71,6 +71,11 @@ class Queue:
 
     def run(self, submit: Any, fence: Fence) -> None:
         """Submits one VkSubmitInfo and waits for it."""
+        self.submit(submit, fence)
+        self.wait(fence)
+
+    def submit(self, submit: Any, fence: Fence) -> None:
+        """Submits one VkSubmitInfo; ``fence`` signals its end."""
         lib = self._api.lib
         if fence.pending:  # an earlier wait was interrupted
             self.wait(fence)
@@ -81,7 +86,6 @@ class Queue:
         if result != 0:
             fence.pending = False
             self._failed(result, "submitting work")
-        self.wait(fence)
 
     def wait(self, fence: Fence) -> None:
         """Waits for a submitted fence. Raises DeviceTimeoutError after the time allowed."""

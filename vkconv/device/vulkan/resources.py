@@ -37,6 +37,7 @@ class Resources:
         self.closed = False
         self._constants: tuple[Storage, ...] = ()
         self._buffers: list[Buffer] = []
+        self.staging_bytes = 0
         self._query_pools: list[Any] = []
         #: per segment: where each view is written before it, and read after it
         self.writers: list[dict[View, Array]] = []
@@ -70,11 +71,12 @@ class Resources:
         """The view's numbers after segment ``k``, in its ONNX dtype; a copy."""
         array = self.readers[k].get(view)
         if array is None:
-            if view.storage.data is None:
+            data = view.storage.data
+            if data is None:
                 return np.zeros(
                     view.shape, view.dtype
                 )  # only tensors without elements have no place
-            flat = np.ascontiguousarray(view.storage.data).reshape(-1).view(np.uint8)
+            flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
             array = _shown(flat, view, *byte_range(view))
         return from_device(array, view.dtype)
 
@@ -217,7 +219,9 @@ class _Staging:
         self.rows.append(row)
 
     def create(self, owner: Resources, purpose: Any) -> Buffer:
-        return owner._create(self._size, purpose, f"the staging of {purpose}s")
+        buffer = owner._create(self._size, purpose, f"the staging of {purpose}s")
+        owner.staging_bytes += buffer.size
+        return buffer
 
 
 def _shown(mapped: Array, view: View, offset: int, size: int) -> Array:

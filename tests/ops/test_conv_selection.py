@@ -1,0 +1,242 @@
+"""Which convolution kernel for which shape on which device: the rules, the candidates for tuning,
+and that every candidate computes the same."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import vkconv
+from tests.harness import Case, assert_close, check_device, random
+from tests.ops.test_conv import conv, transposed
+from vkconv.capabilities import DeviceCaps
+from vkconv.ops import conv_kernels
+from vkconv.ops.conv_geometry import conv_axes
+from vkconv.ops.conv_problem import Choice, Problem
+from vkconv.ops.conv_selection import candidates, select_kernel
+from vkconv.ops.window import Axis
+
+LAVAPIPE = DeviceCaps(
+    kind="cpu",
+    subgroup_size=8,
+    subgroup_shuffle=True,
+    max_workgroup_invocations=1024,
+    max_workgroup_size=(1024, 1024, 1024),
+    max_shared_memory=32768,
+)
+NO_SHUFFLE = dataclasses.replace(LAVAPIPE, subgroup_size=1, subgroup_shuffle=False)
+SWIFTSHADER = DeviceCaps(
+    kind="cpu",
+    subgroup_size=4,
+    subgroup_shuffle=True,
+    max_workgroup_invocations=256,
+    unrolls_loops=False,
+)
+MOBILE = DeviceCaps(kind="integrated", subgroup_size=16, subgroup_shuffle=True)
+DESKTOP = dataclasses.replace(LAVAPIPE, kind="discrete", subgroup_size=32)
+DEVICES = {"lavapipe": LAVAPIPE, "swiftshader": SWIFTSHADER, "mobile": MOBILE, "desktop": DESKTOP}
+
+
+def axis(size: int, kernel: int, stride: int = 1, pad: int = 0) -> Axis:
+    return conv_axes([size], [kernel], [stride], [pad, pad], None, "NOTSET")[0]
+
+
+def square(
+    channels: int,
+    outputs: int,
+    size: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    transposed: bool = False,
+) -> Problem:
+    """A convolution padded to keep the size (at stride 1) of a square map."""
+    side = axis(size, kernel, stride, kernel // 2)
+    return Problem(1, groups, channels, outputs, side, side, transposed)
+
+
+RULES = [
+    (square(64, 64, 80, 1), LAVAPIPE, "conv2d_1x1 32x4 lanes=8 shuffle"),
+    (square(64, 64, 80, 1), NO_SHUFFLE, "conv2d_1x1 16x8 lanes=8"),
+    (square(64, 64, 80, 1), SWIFTSHADER, "conv2d_8x4 8x4 lanes=8"),
+    (square(64, 64, 80, 1), MOBILE, "conv2d_8x4 8x4 lanes=64"),
+    (square(64, 64, 80, 1), DESKTOP, "conv2d_shared 64x64 lanes=256"),
+    (square(64, 64, 80, 1, 2), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
+    (square(64, 64, 80, 3, 2), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
+    (square(64, 64, 80, 3, 2), DESKTOP, "conv2d_shared 64x64 lanes=256"),
+    (square(64, 8, 80, 3), MOBILE, "conv2d_8x4 4x4 lanes=64"),
+    (square(3, 32, 320, 3, 2), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
+    (square(3, 32, 320, 3, 2), DESKTOP, "conv2d_8x4 8x4 lanes=64"),
+    (square(64, 99, 80, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1) 16x4 lanes=8 shuffle"),
+    (square(64, 64, 80, 3), SWIFTSHADER, "conv2d_8x4 8x4 lanes=8"),
+    (square(256, 256, 10, 3), LAVAPIPE, "winograd_2x2(conv2d_1x1) 32x4 lanes=8 shuffle"),
+    # 64 channels of 1280 x 1280: the transformed input would be 943 MB, over the 128 MiB limit
+    (square(64, 99, 1280, 3), LAVAPIPE, "conv2d 16x4 lanes=8 shuffle"),
+    (square(64, 3, 80, 3), LAVAPIPE, "conv2d 4x8 lanes=8"),
+    (square(1, 1, 80, 3, groups=64), LAVAPIPE, "depthwise_conv2d 4x4 lanes=32"),
+    (square(1, 2, 80, 3, groups=64), LAVAPIPE, "grouped_conv 4x1 lanes=32"),
+    (square(32, 32, 80, 3, groups=2), MOBILE, "conv2d_8x4 8x4 lanes=64"),
+    (square(32, 32, 8, 2, transposed=True), LAVAPIPE, "conv_transpose2d 8x4 lanes=8"),
+    # small maps: tiles shrink until there are enough invocations for the device
+    (square(512, 512, 7, 1), MOBILE, "conv2d_1x1 4x2 lanes=64"),
+    (square(512, 512, 10, 3), MOBILE, "conv2d_8x4 4x4 lanes=64"),
+    (square(512, 512, 7, 1), DESKTOP, "conv2d_1x1 4x1 lanes=64"),
+]
+
+
+@pytest.mark.parametrize(
+    ("problem", "caps", "text"), RULES, ids=lambda x: x if isinstance(x, str) else ""
+)
+def test_rules(problem: Problem, caps: DeviceCaps, text: str) -> None:
+    assert str(select_kernel(problem, caps)) == text
+
+
+PROBLEMS = [
+    *(problem for problem, _, _ in RULES),
+    dataclasses.replace(square(16, 16, 24, 3), constant=False),
+    dataclasses.replace(square(16, 16, 24, 3), z=axis(5, 3, 1, 1)),
+    dataclasses.replace(square(16, 16, 24, 3), batch=7),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_candidates_start_with_the_rule_and_stay_within_limits(device: str) -> None:
+    caps = DEVICES[device]
+    for problem in PROBLEMS:
+        found = candidates(problem, caps)
+        assert found[0] == select_kernel(problem, caps)
+        assert len({str(choice) for choice in found}) == len(found)
+        for choice in found:
+            assert 1 <= choice.lanes <= caps.max_workgroup_invocations, (problem, choice)
+            assert choice.lanes <= caps.max_workgroup_size[0]
+            if choice.shuffle:
+                assert choice.lanes % caps.subgroup_size == 0 and caps.subgroup_size >= 8
+            if choice.is_winograd:
+                assert problem.constant and problem.is_flat and choice.multiply
+            tiled = choice.kernel in ("conv2d", "conv2d_1x1", "depthwise_conv2d")
+            assert caps.unrolls_loops or not (tiled or choice.multiply == "conv2d_1x1")
+
+
+def test_small_maps_and_large_ones_have_several_candidates() -> None:
+    assert len(candidates(square(64, 64, 80, 3), LAVAPIPE)) > 20
+    kernels = {c.kernel for c in candidates(square(64, 64, 80, 3), DESKTOP)}
+    assert kernels == {"conv2d", "conv2d_8x4", "conv2d_shared", "winograd_4x4", "winograd_2x2"}
+
+
+def test_what_tuning_found_is_used_and_what_is_no_candidate_is_not() -> None:
+    problem = square(64, 64, 40, 1)
+    rule = select_kernel(problem, LAVAPIPE)
+    for choice in candidates(problem, LAVAPIPE):
+        assert select_kernel(problem, LAVAPIPE, {problem.key: str(choice)}) == choice
+    for text in ("", "conv2d_1x1", "conv2d_1x1 16x4000 lanes=8", "depthwise_conv2d 4x4 lanes=8"):
+        assert select_kernel(problem, LAVAPIPE, {problem.key: text}) == rule
+    other = square(64, 64, 41, 1).key
+    assert select_kernel(problem, LAVAPIPE, {other: "conv2d_8x4 8x4 lanes=8"}) == rule
+
+
+def test_the_key_is_stable_and_tells_problems_apart() -> None:
+    assert square(64, 99, 80, 3, 2).key == "conv 1x1g 64>99 80>40k3s2d1p1+1 80>40k3s2d1p1+1"
+    assert dataclasses.replace(square(4, 8, 5, 3), z=axis(3, 1), constant=False).key == (
+        "conv 1x1g 4>8 3>3k1s1d1p0+0 5>5k3s1d1p1+1 5>5k3s1d1p1+1 computed"
+    )
+    distinct = set(PROBLEMS)
+    assert len({problem.key for problem in distinct}) == len(distinct)
+
+
+POINTWISE = conv((2, 19, 9, 13), 70, (1, 1))
+DIRECT = conv((1, 10, 13, 11), 37, (3, 3), strides=[1, 2], pads=[1, 0, 2, 1], dilations=[2, 1])
+SAME = conv((2, 18, 11, 13), 21, (3, 3), pads=[1, 1, 1, 1])
+GROUPED = conv((1, 24, 9, 7), 48, (3, 3), group=3, pads=[1, 1, 1, 1])
+DEPTHWISE = conv((1, 7, 15, 13), 7, (3, 3), group=7, strides=[2, 1], pads=[1, 1, 1, 1])
+VOLUME = conv((2, 5, 3, 4, 7), 6, (1, 1, 1))
+FORCED = [
+    (POINTWISE, Choice("conv2d_8x4", 8, 4, 8)),
+    (POINTWISE, Choice("conv2d_8x4", 4, 4, 64)),
+    (POINTWISE, Choice("conv2d_shared", 64, 64, 64)),
+    (POINTWISE, Choice("conv2d_shared", 64, 64, 256)),
+    (POINTWISE, Choice("conv2d_1x1", 32, 3, 16)),
+    (POINTWISE, Choice("conv2d_1x1", 32, 2, 8, shuffle=True)),
+    (POINTWISE, Choice("conv2d_1x1", 8, 1, 8, shuffle=True)),
+    (DIRECT, Choice("conv2d_8x4", 8, 4, 8)),
+    (DIRECT, Choice("conv2d_8x4", 4, 4, 32)),
+    (DIRECT, Choice("conv2d_shared", 64, 64, 128)),
+    (DIRECT, Choice("conv2d", 32, 2, 16)),
+    (DIRECT, Choice("conv2d", 8, 5, 8, shuffle=True)),
+    (GROUPED, Choice("conv2d_8x4", 8, 4, 8)),
+    (GROUPED, Choice("conv2d_shared", 64, 64, 256)),
+    (VOLUME, Choice("conv2d_8x4", 8, 4, 8)),
+    (VOLUME, Choice("conv2d_shared", 64, 64, 64)),
+    (SAME, Choice("winograd_4x4", 8, 4, 8, multiply="conv2d_8x4")),
+    (SAME, Choice("winograd_4x4", 64, 64, 256, multiply="conv2d_shared")),
+    (SAME, Choice("winograd_2x2", 4, 4, 32, multiply="conv2d_8x4")),
+    (SAME, Choice("winograd_2x2", 64, 64, 64, multiply="conv2d_shared")),
+    (SAME, Choice("winograd_2x2", 16, 2, 8, shuffle=True, multiply="conv2d_1x1")),
+    (DEPTHWISE, Choice("depthwise_conv2d", 2, 8, 32)),
+    (DEPTHWISE, Choice("grouped_conv", 4, 1, 8)),
+    (transposed((1, 8, 5, 7), 8, (3, 3), strides=[2, 2]), Choice("conv_transpose2d", 4, 2, 32)),
+    (conv((1, 8, 3, 5, 5), 16, (3, 3, 3), pads=[1] * 6), Choice("conv3d", 8, 2, 16)),
+]
+
+
+#: the ways of access that the rules do not reach
+ACCESS = [
+    (case, choice, disabled)
+    for case, choice in FORCED
+    for disabled in ("texel", "storage_texel")
+    if choice.kernel in ("conv2d_8x4", "conv2d_shared")
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "choice", "disabled"), [(*pair, "") for pair in FORCED] + ACCESS, ids=str
+)
+def test_every_kernel_and_tile_computes_the_same(
+    case: Case, choice: Choice, disabled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VKCONV_DISABLE", ",".join(filter(None, ("plan_cache", disabled))))
+    asked: list[Problem] = []
+    monkeypatch.setattr(conv_kernels, "select_kernel", lambda p, *_: asked.append(p) or choice)
+    check_device(case)
+    assert asked, "the kernel was chosen elsewhere"
+
+
+def test_a_compiler_that_keeps_loops_gets_fixed_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VKCONV_DISABLE", "plan_cache,unrolling")
+    for case in (POINTWISE, DIRECT, SAME, GROUPED, DEPTHWISE):
+        check_device(case)
+
+
+def test_fused_into_the_shared_memory_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Residual, activation and masked channels behind the kernels that only GPUs get."""
+    for choice in (Choice("conv2d_shared", 64, 64, 128), Choice("conv2d_8x4", 8, 4, 16)):
+        check_epilogue(choice, monkeypatch)
+
+
+def check_epilogue(choice: Choice, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    x, weight = random(1, 6, 9, 7), random(6, 6, 3, 3, seed=1)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], pads=[1] * 4),
+        helper.make_node("Add", ["a", "x"], ["b"]),
+        helper.make_node("LeakyRelu", ["b"], ["y"], alpha=0.1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "block",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    (expected,) = onnxruntime.InferenceSession(model).run(None, {"x": x})
+    monkeypatch.setattr(conv_kernels, "select_kernel", lambda *_: choice)
+    with vkconv.InferenceSession(model, strict=True) as session:
+        assert len(session.placement) == 3
+        (found,) = session.run(None, {"x": x})
+    assert_close(np.asarray(found), np.asarray(expected), 54)

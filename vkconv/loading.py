@@ -1,0 +1,140 @@
+"""What a session begins with: a plan file, a plan kept on disk, or an ONNX model read anew.
+
+The onnx package, the passes and the operators are imported only where a model is read: importing
+them takes longer than loading a plan.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vkconv import plan_cache
+from vkconv.arguments import completed
+from vkconv.capabilities import DeviceCaps
+from vkconv.device.base import Device
+from vkconv.errors import UnsupportedModelError
+from vkconv.image_inputs import ports_of
+from vkconv.ir import Graph, TensorType
+from vkconv.plan_cache import PlanCache, Shapes
+from vkconv.plan_file import CompiledModel, check_device, is_plan, read_compiled
+from vkconv.planned import Planned
+
+
+@dataclass
+class LoadedModel:
+    """A model as a session holds it.
+
+    ``graph``: rewritten and ready to be planned, or names alone where ``planned`` is all there will
+    be. ``cache``: where its plans are kept between runs, if they are.
+    """
+
+    graph: Graph
+    inputs: list[tuple[str, TensorType]]
+    outputs: list[tuple[str, TensorType | None]]
+    planned: Planned | None
+    cache: PlanCache | None
+    #: inputs that take pixels; None while that can be chosen
+    images: dict[str, TensorType] | None = None
+
+    @property
+    def is_static(self) -> bool:
+        return all(type_.is_static for _, type_ in self.inputs)
+
+    def find(self, shapes: Shapes) -> Planned | None:
+        """The plan that came with the model, or one kept for these shapes; only once."""
+        if self.planned is None and self.cache is not None and not self.is_static:
+            found = self.cache.find(shapes)
+            self.planned = None if found is None else found.planned
+        planned, self.planned = self.planned, None
+        return planned
+
+    def keep(self, shapes: Shapes, planned: Planned, caps: DeviceCaps, device: str) -> None:
+        """Keeps the first plan made for the next process; the others of a dynamic model share its
+        weights, and would each keep them again."""
+        from vkconv.ops.base import OWN_DOMAINS, REGISTRY
+
+        cache, self.cache = self.cache, None
+        # the code of operators from outside this package is not in the cache's key
+        foreign = {domain for domain, _ in REGISTRY} - set(OWN_DOMAINS)
+        if cache is not None and not foreign & set(self.graph.opsets):
+            key = None if self.is_static else shapes
+            cache.keep(key, self.compiled(planned, caps, device))
+
+    def compiled(self, planned: Planned, caps: DeviceCaps, device: str) -> CompiledModel:
+        """The model with a plan of it, for a file."""
+        plan, outputs = planned.plan, self.outputs
+        inputs = [(p.name, TensorType(p.dtype, p.shape)) for p in plan.inputs]
+        if planned.rest is None:
+            outputs = [(p.name, TensorType(p.dtype, p.shape)) for p in plan.outputs]
+        images = list((self.images or {}).items()) if self.is_static else []
+        return CompiledModel(inputs, outputs, self.graph, planned, caps, device, images)
+
+
+class ModelSource:
+    """A model to be loaded. Raises InvalidModelError, UnsupportedModelError at once, or in ``load``
+    where a plan of it may be found in the cache: its digest is taken while the device is opened."""
+
+    def __init__(self, model: Any, images: str = "") -> None:
+        """``images`` says which inputs will take pixels: it tells plans in the cache apart."""
+        self._model, self._images = model, images
+        self._compiled = read_compiled(model) if is_plan(model) else None
+        self._read: LoadedModel | None = None
+        self._digest: Future[bytes | None] | None = None
+        if self._compiled is None and plan_cache.is_candidate(model):
+            thread = ThreadPoolExecutor(1, "vkconv-digest")
+            self._digest = thread.submit(plan_cache.model_digest, model)
+            thread.shutdown(wait=False)
+        elif self._compiled is None:
+            self._onnx()
+
+    def check(self) -> None:
+        """Raises what is wrong with the model, whatever the cache holds."""
+        if self._compiled is None:
+            self._onnx()
+
+    def _onnx(self) -> LoadedModel:
+        if self._read is None:
+            self._read = read_onnx(self._model)
+        return self._read
+
+    def load(self, device: Device) -> LoadedModel:
+        """The model for this device."""
+        if self._compiled is not None:
+            check_device(self._compiled, device.info, device.caps)
+            return _from_plan(self._compiled)
+        digest = self._digest.result() if self._digest is not None else None
+        if digest is None or device.caps.host_only:
+            return self._onnx()
+        cache = PlanCache(digest + self._images.encode(), device.info, device.caps)
+        kept = cache.find(None)
+        return replace(self._onnx(), cache=cache) if kept is None else _from_plan(kept)
+
+
+def _from_plan(compiled: CompiledModel) -> LoadedModel:
+    images = dict(compiled.images)
+    extra = {name for item in images.items() for name, _ in ports_of(*item)} - set(images)
+    inputs = [(n, images.get(n, t)) for n, t in compiled.inputs if n not in extra]
+    return LoadedModel(compiled.about, inputs, compiled.outputs, compiled.planned, None, images)
+
+
+def read_onnx(model: Any) -> LoadedModel:
+    """Reads, checks and rewrites an ONNX model."""
+    from vkconv.onnx_reader import read_model
+    from vkconv.ops.base import is_registered
+    from vkconv.passes import infer_and_fold, rewrite
+    from vkconv.placement import problems
+
+    graph = read_model(model, is_registered)
+    if found := problems(graph):
+        raise UnsupportedModelError.from_nodes(found)
+    inputs = [(v.name, v.known_type) for v in graph.inputs]
+    declared = [v.type for v in graph.outputs]
+    infer_and_fold(graph)
+    outputs = [
+        (name, completed(type_, value.type))
+        for name, type_, value in zip(graph.output_names, declared, graph.outputs, strict=True)
+    ]
+    rewrite(graph)
+    return LoadedModel(graph, inputs, outputs, None, None)

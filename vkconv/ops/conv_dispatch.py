@@ -1,0 +1,142 @@
+"""The dispatch of one convolution kernel: from a shape and a choice to push constants,
+specialization constants and grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vkconv.dispatch import Dispatch, Number, PushValue, View, c4_dims
+from vkconv.ops.base import Lowering, ceil_div
+from vkconv.ops.conv_epilogue import Epilogue
+from vkconv.ops.conv_problem import ONE, Choice, Problem
+from vkconv.ops.window import Axis
+
+#: kernels whose weights are packed by ``pack_lanes``
+LANE_KERNELS = ("depthwise_conv2d", "grouped_conv")
+#: kernels with a shuffle axis
+SHUFFLING = ("conv2d_1x1", "conv2d")
+
+
+def conv_dispatch(
+    ctx: Lowering,
+    problem: Problem,
+    choice: Choice,
+    buffers: Mapping[str, View | None],
+    epilogue: Epilogue,
+    channels: int,
+) -> Dispatch:
+    """``choice.kernel`` (none of the Winograd forms) on x, weights packed for it, residual and y;
+    ``channels`` of y over all groups."""
+    push = _push(problem, choice) | epilogue.push(channels)
+    spec = _spec(problem, choice) | epilogue.spec(channels) | {"local_size_x": choice.lanes}
+    shuffle = "on" if choice.shuffle else "off"
+    axes = {"shuffle": shuffle} if choice.kernel in SHUFFLING else {}
+    return ctx.dispatch(choice.kernel, buffers, push, spec, _grid(problem, choice), **axes)
+
+
+def _tiles(problem: Problem, choice: Choice) -> int:
+    return ceil_div(problem.out_channels, choice.output_tile)
+
+
+def _groups(problem: Problem, choice: Choice) -> int:
+    """Tiles of output channels, group after group."""
+    return problem.groups * _tiles(problem, choice)
+
+
+def _flattened(problem: Problem, choice: Choice) -> tuple[Axis, Axis]:
+    """The two axes a kernel sees: those of a pointwise problem are one row for ``conv2d_8x4``, and
+    for ``conv2d_shared``, which knows no depth."""
+    if problem.is_pointwise and choice.kernel in ("conv2d_8x4", "conv2d_shared"):
+        return ONE, Axis(problem.out_pixels, problem.out_pixels, 1, 1, 1, 0, 0)
+    return problem.y, problem.x
+
+
+def _push(problem: Problem, choice: Choice) -> dict[str, PushValue]:
+    ay, ax = _flattened(problem, choice)
+    blocks: dict[str, PushValue] = {
+        "in_blocks": ceil_div(problem.in_channels, 4),
+        "out_blocks": ceil_div(problem.out_channels, 4),
+        "tiles": _tiles(problem, choice),
+    }
+    if choice.kernel == "conv2d_1x1":
+        return blocks | {"pixels": problem.out_pixels}
+    if choice.kernel in ("conv3d", "grouped_conv"):
+        channels = {"in_channels": problem.in_channels, "out_channels": problem.out_channels}
+        return _push_axes(problem.axes) | (blocks if choice.kernel == "conv3d" else channels)
+    maps: dict[str, PushValue] = {
+        "height": ay.size,
+        "width": ax.size,
+        "out_height": ay.out,
+        "out_width": ax.out,
+        "pad_top": ay.begin,
+        "pad_left": ax.begin,
+    }
+    if choice.kernel == "depthwise_conv2d":
+        return maps
+    rows: dict[str, PushValue] = {
+        "kernel_h": ay.kernel,
+        "stride_y": ay.stride,
+        "dilation_y": ay.dilation,
+    }
+    if choice.kernel == "conv2d":
+        return blocks | maps | rows
+    columns: dict[str, PushValue] = {
+        "kernel_w": ax.kernel,
+        "stride_x": ax.stride,
+        "dilation_x": ax.dilation,
+    }
+    return blocks | maps | rows | columns
+
+
+def _push_axes(axes: Sequence[Axis]) -> dict[str, PushValue]:
+    return {
+        "in_size": [a.size for a in axes],
+        "out_size": [a.out for a in axes],
+        "kernel": [a.kernel for a in axes],
+        "stride": [a.stride for a in axes],
+        "dilation": [a.dilation for a in axes],
+        "pad": [a.begin for a in axes],
+    }
+
+
+def _spec(problem: Problem, choice: Choice) -> dict[str, Number]:
+    ay, ax = problem.y, problem.x
+    columns = {"KERNEL_W": ax.kernel, "STRIDE_X": ax.stride, "DILATION_X": ax.dilation}
+    if choice.kernel == "depthwise_conv2d":
+        rows = {"KERNEL_H": ay.kernel, "STRIDE_Y": ay.stride, "DILATION_Y": ay.dilation}
+        return {"PIXELS": choice.pixels, "ROWS": choice.output_tile, **columns, **rows}
+    if choice.kernel == "grouped_conv":
+        return {"TRANSPOSED": int(problem.transposed)}
+    if choice.kernel == "conv2d_8x4":
+        return {"WIDE": int(choice.output_tile == 8), "POINTWISE": int(problem.is_pointwise)}
+    if choice.kernel == "conv2d_shared":
+        return {"SPLIT": choice.lanes // 64}
+    tile: dict[str, Number] = {"OUTPUT_TILE": choice.output_tile, "PIXELS": choice.pixels}
+    if choice.kernel == "conv3d":
+        tile["TRANSPOSED"] = int(problem.transposed)
+    if choice.kernel == "conv2d":
+        span = (choice.pixels - 1) * ax.stride + (ax.kernel - 1) * ax.dilation + 1
+        reuse = span <= choice.pixels * ax.kernel and span <= 24
+        tile |= {**columns, "ROW_REUSE": int(reuse), "CHANNELS": min(problem.in_channels, 4)}
+    return tile
+
+
+def _grid(problem: Problem, choice: Choice) -> tuple[int, int, int]:
+    ay, ax = _flattened(problem, choice)
+    _, blocks, _, _ = c4_dims((1, problem.out_channels * problem.groups))
+    if choice.kernel == "conv2d_1x1":
+        columns, rows = ceil_div(problem.out_pixels, choice.pixels), 1
+    elif choice.kernel == "conv2d_shared":
+        return ceil_div(problem.out_pixels, choice.pixels), _groups(problem, choice), problem.batch
+    elif problem.transposed and choice.kernel != "grouped_conv":
+        columns = ax.stride * ceil_div(ceil_div(ax.out, ax.stride), choice.pixels)
+        rows = problem.z.out * ay.out
+    elif choice.kernel == "depthwise_conv2d":
+        columns, rows = ceil_div(ax.out, choice.pixels), ceil_div(ay.out, choice.output_tile)
+    else:
+        columns, rows = ceil_div(ax.out, choice.pixels), problem.z.out * ay.out
+        if choice.kernel == "conv2d_8x4":
+            rows = ay.out
+    if choice.kernel not in LANE_KERNELS:
+        blocks = _groups(problem, choice)
+    return ceil_div(columns * rows, choice.lanes), blocks, problem.batch
