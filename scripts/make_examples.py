@@ -12,10 +12,10 @@ from vkconv.converters.demo_scenes import EXAMPLE_SEED, generate_scene
 # File name, offset in the seed range of the examples, (width, height) in pixels. Chosen by eye, for
 # looks and for showing what the detector can do; how often it errs is in docs/demo_detector.md.
 EXAMPLES = (
-    ("meadow.jpg", 328, (1280, 720)),
-    ("winter.jpg", 125, (960, 640)),
-    ("lake.jpg", 620, (640, 480)),
-    ("dunes.jpg", 962, (480, 640)),
+    ("meadow.jpg", 452, (1280, 720)),
+    ("winter.jpg", 133, (960, 640)),
+    ("lake.jpg", 627, (640, 480)),
+    ("dunes.jpg", 1028, (480, 640)),
 )
 
 

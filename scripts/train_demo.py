@@ -4,7 +4,7 @@ Draws the training pictures, trains the network in its branched form, and writes
 ``vkconv.converters.export``: branches and batch norms collapsed, and the file compared with the
 network as it was trained::
 
-    python scripts/train_demo.py --minutes 27
+    python scripts/train_demo.py --minutes 34
 
 The learning rate follows the share of ``--minutes`` (wall time) that has passed, so the schedule
 completes whatever the speed of the machine; two CPU cores are assumed.
@@ -211,7 +211,7 @@ def export_demo(net: DemoNet, path: Path) -> ExportReport:
 def main() -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=27.0, help="wall time for everything")
+    parser.add_argument("--minutes", type=float, default=34.0, help="wall time for everything")
     parser.add_argument("--seed", type=int, default=0, help="of the pictures and the training")
     parser.add_argument("--out", type=Path, default=Path("vkconv/data/demo.onnx"))
     parser.add_argument("--save-checkpoint", type=Path, help="also write the branched weights")

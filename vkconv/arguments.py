@@ -26,6 +26,16 @@ class NodeArg:
     type: str
 
 
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What the exporter wrote beside the graph."""
+
+    custom_metadata_map: dict[str, str]
+    producer_name: str
+    graph_name: str
+    opset: int
+
+
 def node_arg(name: str, type_: TensorType | None) -> NodeArg:
     if type_ is None:
         return NodeArg(name, [], "")
@@ -57,6 +67,13 @@ def positions(names: Sequence[str] | None, outputs: Sequence[NodeArg]) -> list[i
             listed = ", ".join(known)
             raise InvalidInputError(f"the model has no output '{name}'; its outputs: {listed}")
     return [known.index(name) for name in names]
+
+
+def arranged(wanted: Sequence[int], results: Sequence[Array]) -> list[Array]:
+    """The results, one for each different position in ``wanted``, in its order; what is wanted
+    twice is copied."""
+    found = dict(zip(dict.fromkeys(wanted), results, strict=True))
+    return [found[i].copy() if i in wanted[:k] else found[i] for k, i in enumerate(wanted)]
 
 
 def checked_feeds(

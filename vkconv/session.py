@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from vkconv.arguments import NodeArg, checked_feeds, node_arg, positions, zeros
+from vkconv.arguments import (
+    ModelMetadata,
+    NodeArg,
+    arranged,
+    checked_feeds,
+    node_arg,
+    positions,
+    zeros,
+)
 from vkconv.async_runs import AsyncRuns
 from vkconv.capabilities import DeviceInfo
 from vkconv.device import open_device
@@ -25,16 +31,14 @@ from vkconv.device.base import Device
 from vkconv.errors import (
     DeviceError,
     InvalidInputError,
-    NodeProblem,
-    UnsupportedModelError,
     VkconvError,
 )
+from vkconv.host_report import HostReport
 from vkconv.image_inputs import ImageInput, ImageInputs, describe
 from vkconv.io_binding import IOBinding
 from vkconv.ir import Array, Graph, TensorType
 from vkconv.loading import ModelSource
 from vkconv.memory_report import MemoryReport, report_memory
-from vkconv.planned import HostNodes
 from vkconv.profiler import Profile
 from vkconv.stages import Stage
 
@@ -46,16 +50,6 @@ Shapes = tuple[tuple[int, ...], ...]
 
 PLAN_CACHE_SIZE = 8
 PRECISIONS = ("fp32",)
-
-
-@dataclass(frozen=True)
-class ModelMetadata:
-    """What the exporter wrote beside the graph."""
-
-    custom_metadata_map: dict[str, str]
-    producer_name: str
-    graph_name: str
-    opset: int
 
 
 class InferenceSession:
@@ -86,13 +80,12 @@ class InferenceSession:
                 f"precision '{precision}' is not one of: {', '.join(PRECISIONS)}"
             )
         source = ModelSource(model, describe(images))
-        self._strict = strict
+        self._host_report = HostReport(strict)
         self._store: ConstantStore | None = None
         self._stages: OrderedDict[Shapes, Stage] = OrderedDict()
         #: held while planning and running; one thread may enter it twice (a warning filter that
         #: looks at the session)
         self._lock = threading.RLock()
-        self._warned: set[str] = set()
         self._async_runs = AsyncRuns()
         self._device: Device | None = None
         try:
@@ -101,6 +94,7 @@ class InferenceSession:
             source.check()  # what is wrong with the model comes first
             raise
         try:
+            self._host_report.expected = self._device.caps.host_only
             loaded = self._loaded = source.load(self._device)
             self._images = ImageInputs(images, loaded.inputs, loaded.images)
             loaded.images = self._images.model_types
@@ -183,8 +177,7 @@ class InferenceSession:
         arrays, shapes = self._checked(feeds)
         with self._lock:
             results = self._stage(shapes).run(arrays, targets)
-        found = dict(zip(targets, results, strict=True))
-        return [found[i].copy() if i in wanted[:k] else found[i] for k, i in enumerate(wanted)]
+        return arranged(wanted, results)
 
     def run_async(
         self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]
@@ -307,11 +300,7 @@ class InferenceSession:
         finally:
             self._lock.release()
 
-        def results() -> list[Array]:
-            found = dict(zip(targets, finish(), strict=True))
-            return [found[i].copy() if i in wanted[:k] else found[i] for k, i in enumerate(wanted)]
-
-        return results
+        return lambda: arranged(wanted, finish())
 
     def _forget_weights(self) -> None:
         """After the only plan there will be: the weights stay on the device alone."""
@@ -320,16 +309,8 @@ class InferenceSession:
             return
         stage.forget_weights()
         graph, self._store = self._loaded.graph, None
-        self._loaded.graph = Graph(
-            graph.name,
-            [],
-            [],
-            [],
-            graph.opsets,
-            graph.metadata,
-            graph.producer,
-            source_nodes=graph.source_nodes,
-        )
+        about = (graph.opsets, graph.metadata, graph.producer)
+        self._loaded.graph = Graph(graph.name, [], [], [], *about, source_nodes=graph.source_nodes)
 
     def _open_device(self) -> Device:
         if self._device is None:
@@ -344,14 +325,14 @@ class InferenceSession:
             return self._stages[shapes]
         planned = self._loaded.find(shapes)
         if planned is not None:
-            planned.report_hosts(self._report_host_nodes)
+            planned.report_hosts(self._host_report)
         else:
             from vkconv.planning import plan_graph
 
             graph, store = self._graph_for(shapes), self._constants()
-            planned = plan_graph(graph, device.caps, store, self._report_host_nodes)
+            planned = plan_graph(graph, device.caps, store, self._host_report)
             self._loaded.keep(shapes, planned, device.caps, device.info.name)
-        stage = Stage(planned, device, self._store, self._report_host_nodes)
+        stage = Stage(planned, device, self._store, self._host_report)
         self._stages[shapes] = stage
         while len(self._stages) > PLAN_CACHE_SIZE:
             self._stages.popitem(last=False)[1].close()
@@ -370,21 +351,3 @@ class InferenceSession:
         if self._store is None:
             self._store = ConstantStore()
         return self._store
-
-    def _report_host_nodes(self, nodes: HostNodes) -> None:
-        """One warning names the nodes that run on the host; ``strict`` refuses them."""
-        if self._open_device().caps.host_only or not nodes:
-            return
-        if self._strict:
-            listed = "; ".join(f"{node}: {reason}" for node, reason in nodes)
-            raise UnsupportedModelError(
-                f"strict=True, and these nodes would run on the host: {listed}",
-                [NodeProblem(n.name, n.op_type, why, n.opset, "", n.domain) for n, why in nodes],
-            )
-        new = [(node, reason) for node, reason in nodes if node.name not in self._warned]
-        if not new:
-            return
-        self._warned.update(node.name for node, _ in new)
-        listed = "; ".join(f"{node}: {reason}" for node, reason in new)
-        # as if from the caller of InferenceSession() or run()
-        warnings.warn(f"nodes that run on the host: {listed}", RuntimeWarning, stacklevel=5)

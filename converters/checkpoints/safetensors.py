@@ -45,11 +45,18 @@ def read_safetensors(path: str) -> dict[str, torch.Tensor]:
         header = _header(file.read(length), path)
         # a buffer of its own, because tensors are written to
         numbers = bytearray(file.read())
-    return {
-        name: _tensor(entry, numbers, f"the weights '{path}': '{name}'")
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
+    tensors, total = {}, 0
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        where = f"the weights '{path}': '{name}'"
+        tensors[name] = _tensor(entry, numbers, where)
+        total += tensors[name].nbytes
+        # the format has every byte belong to one tensor; without that a small file could fill
+        # the memory
+        if total > len(numbers):
+            raise InvalidModelError(f"{where} shares its place in the file with another")
+    return tensors
 
 
 def _header(text: bytes, path: str) -> dict[str, Any]:

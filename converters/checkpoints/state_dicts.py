@@ -29,7 +29,9 @@ StateDict = dict[str, torch.Tensor]
 _PLACES = ("ema", "state_dict", "model", "model_state_dict", "module", "weights", "net")
 #: what data parallelism, compilation and averaging put in front of every name
 _PREFIXES = ("module.", "_orig_mod.")
-_LARGEST_TENSOR_BYTES = 8 << 30
+_LARGEST_TOTAL = 8 << 30
+#: how often numbers may be shared: heads of several levels hold one convolution under three names
+_MOST_SHARED = 8
 _MOST_TENSORS = 100_000
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -135,6 +137,7 @@ def _state_in(loaded: object, name: str) -> Mapping[object, object]:
 def _checked(state: Mapping[Any, object], name: str) -> StateDict:
     """Only plain tensors, none larger than the memory behind it."""
     result: StateDict = {}
+    storages: dict[int, int] = {}
     total = 0
     if len(state) > _MOST_TENSORS:
         raise InvalidModelError(f"the weights '{name}' have {len(state)} entries: too many")
@@ -150,10 +153,17 @@ def _checked(state: Mapping[Any, object], name: str) -> StateDict:
                 f"the weights '{name}': '{key}' is no plain tensor ({value.dtype}, {value.layout})"
             )
         size = value.numel() * value.element_size()
+        storage = value.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
         total += size
-        if size > value.untyped_storage().nbytes() or total > _LARGEST_TENSOR_BYTES:
+        if size > storage.nbytes():
             raise InvalidModelError(f"the weights '{name}': '{key}' is larger than its numbers")
         result[key] = value.detach()
+    # what is shared is spread out when it becomes parameters
+    if total > min(_LARGEST_TOTAL, _MOST_SHARED * sum(storages.values())):
+        raise InvalidModelError(
+            f"the weights '{name}' stand for {total >> 20} MiB, which is more than they may"
+        )
     return result
 
 

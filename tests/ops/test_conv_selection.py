@@ -77,6 +77,8 @@ RULES = [
     (square(64, 99, 1280, 3), LAVAPIPE, "conv2d 16x4 lanes=8 shuffle"),
     (square(64, 3, 80, 3), LAVAPIPE, "conv2d 4x8 lanes=8"),
     (square(1, 1, 80, 3, groups=64), LAVAPIPE, "depthwise_conv2d 4x4 lanes=32"),
+    (square(1, 1, 80, 3, groups=64), MOBILE, "depthwise_conv2d_4x1 1x4 lanes=64"),
+    (square(1, 1, 80, 3, groups=64), SWIFTSHADER, "depthwise_conv2d_4x1 1x4 lanes=8"),
     (square(1, 2, 80, 3, groups=64), LAVAPIPE, "grouped_conv 4x1 lanes=32"),
     (square(32, 32, 80, 3, groups=2), MOBILE, "conv2d_8x4 8x4 lanes=64"),
     (square(32, 32, 8, 2, transposed=True), LAVAPIPE, "conv_transpose2d 8x4 lanes=8"),
@@ -175,6 +177,7 @@ FORCED = [
     (SAME, Choice("winograd_2x2", 64, 64, 64, multiply="conv2d_shared")),
     (SAME, Choice("winograd_2x2", 16, 2, 8, shuffle=True, multiply="conv2d_1x1")),
     (DEPTHWISE, Choice("depthwise_conv2d", 2, 8, 32)),
+    (DEPTHWISE, Choice("depthwise_conv2d_4x1", 1, 4, 16)),
     (DEPTHWISE, Choice("grouped_conv", 4, 1, 8)),
     (transposed((1, 8, 5, 7), 8, (3, 3), strides=[2, 2]), Choice("conv_transpose2d", 4, 2, 32)),
     (conv((1, 8, 3, 5, 5), 16, (3, 3, 3), pads=[1] * 6), Choice("conv3d", 8, 2, 16)),
@@ -186,7 +189,7 @@ ACCESS = [
     (case, choice, disabled)
     for case, choice in FORCED
     for disabled in ("texel", "storage_texel")
-    if choice.kernel in ("conv2d_8x4", "conv2d_shared")
+    if choice.kernel in ("conv2d_8x4", "conv2d_shared", "depthwise_conv2d_4x1")
 ]
 
 

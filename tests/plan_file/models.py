@@ -84,7 +84,15 @@ def driven_loop() -> tuple[onnx.ModelProto, dict[str, Array]]:
     return proto, {"n": np.array(4), "x": floats(3)}
 
 
+def unwanted_output() -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A kernel that writes what nobody wants into a dummy: 8-bit maxima are taken with indices."""
+    nodes = [node("MaxPool", "x", "y", kernel_shape=[2, 2])]
+    proto = model(nodes, {"x": ("uint8", [1, 1, 5, 6])}, {"y": ("uint8", None)})
+    return proto, {"x": np.arange(30, dtype=np.uint8).reshape(1, 1, 5, 6)}
+
+
 ALL = {
+    "unwanted output": unwanted_output,
     "convolutions": convolutions,
     "host steps": host_steps,
     "later stages": later_stages,

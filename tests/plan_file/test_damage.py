@@ -184,7 +184,11 @@ def set_inside(key: str, value: Any) -> Callable[[Tables], None]:
 
 def write_a_constant(tables: Tables) -> None:
     storages = tables["body"]["plan"]["storages"]
-    constant = next(i for i, s in enumerate(storages) if s["array"] is not None)
+    constant = max(
+        (i for i, s in enumerate(storages) if s["array"] is not None),
+        key=lambda i: storages[i]["size"],
+    )
+    assert storages[constant]["size"] > 256
     step = first_dispatch(tables)
     for name in step["buffers"]:
         step["buffers"][name] = [constant, 0, min(16, storages[constant]["size"])]

@@ -12,7 +12,7 @@ from vkconv.ops.conv_problem import ONE, Choice, Problem
 from vkconv.ops.window import Axis
 
 #: kernels whose weights are packed by ``pack_lanes``
-LANE_KERNELS = ("depthwise_conv2d", "grouped_conv")
+LANE_KERNELS = ("depthwise_conv2d", "depthwise_conv2d_4x1", "grouped_conv")
 #: kernels with a shuffle axis
 SHUFFLING = ("conv2d_1x1", "conv2d")
 
@@ -85,6 +85,8 @@ def _push(problem: Problem, choice: Choice) -> dict[str, PushValue]:
         "stride_x": ax.stride,
         "dilation_x": ax.dilation,
     }
+    if choice.kernel == "depthwise_conv2d_4x1":
+        return maps | rows | columns
     return blocks | maps | rows | columns
 
 
@@ -107,6 +109,8 @@ def _spec(problem: Problem, choice: Choice) -> dict[str, Number]:
         return {"PIXELS": choice.pixels, "ROWS": choice.output_tile, **columns, **rows}
     if choice.kernel == "grouped_conv":
         return {"TRANSPOSED": int(problem.transposed)}
+    if choice.kernel == "depthwise_conv2d_4x1":
+        return {}
     if choice.kernel == "conv2d_8x4":
         return {"WIDE": int(choice.output_tile == 8), "POINTWISE": int(problem.is_pointwise)}
     if choice.kernel == "conv2d_shared":

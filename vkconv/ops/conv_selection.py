@@ -64,7 +64,7 @@ def _considered(problem: Problem, caps: DeviceCaps) -> list[Choice]:
     if problem.is_depthwise:
         tiles = [(1, 1), (1, 4), (2, 2), (2, 4), (4, 2), (4, 4), (2, 8)]
         taps = problem.y.kernel * problem.x.kernel
-        return [
+        return [Choice("depthwise_conv2d_4x1", 1, 4, size) for size in sizes] + [
             Choice("depthwise_conv2d", rows, pixels, size)
             for (rows, pixels), size in product(tiles, sizes)
             if rows * pixels * taps <= 400 and rows <= problem.y.out and _unrolls(caps)
@@ -108,11 +108,12 @@ def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
     cpu = caps.kind == "cpu"
     lanes = _lanes(caps, 8 if cpu else 64)
     if problem.is_depthwise:
-        if not _unrolls(caps):
-            return Choice("grouped_conv", 4, 1, lanes)
+        if not cpu or not _unrolls(caps):
+            # 16 sums: the 64 and the window of the other kernel are more than mobile GPUs hold
+            return Choice("depthwise_conv2d_4x1", 1, 4, lanes)
         rows = _depthwise_rows(problem)
-        size = _lanes(caps, 32 if cpu else 64)
-        return Choice("depthwise_conv2d", rows, 4 if problem.x.kernel <= 7 else 1, size)
+        pixels = 4 if problem.x.kernel <= 7 else 1
+        return Choice("depthwise_conv2d", rows, pixels, _lanes(caps, 32))
     if not problem.has_whole_groups:
         return Choice("grouped_conv", 4, 1, min(lanes * 4, caps.max_workgroup_invocations))
     if problem.transposed or not (problem.is_flat or problem.is_pointwise):

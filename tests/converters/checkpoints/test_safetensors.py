@@ -90,6 +90,14 @@ def test_files_that_are_none(tmp_path, content: bytes) -> None:
         read_state_dict(path)
 
 
+def test_numbers_belong_to_one_tensor(tmp_path) -> None:
+    """A few bytes under many names would be as many copies."""
+    header = {f"a{i}": entry("F32", [64], 1, 257) for i in range(1000)}
+    path = write(tmp_path / "x.safetensors", header, b"\0" * 400)
+    with pytest.raises(InvalidModelError, match="'a1' shares its place"):
+        read_state_dict(path)
+
+
 def test_nothing_at_all(tmp_path) -> None:
     path = write(tmp_path / "x.safetensors", {"a": entry("F32", [0, 3], 0, 0)}, b"")
     assert read_state_dict(path)["a"].shape == (0, 3)

@@ -119,6 +119,13 @@ def test_what_holds_no_weights(tmp_path, value: object, message: str) -> None:
         read_state_dict(saved(tmp_path, value))
 
 
+def test_numbers_may_be_shared_but_not_without_end(tmp_path) -> None:
+    one = torch.ones(1000)
+    assert len(read_state_dict(saved(tmp_path, {f"a{i}": one for i in range(3)}))) == 3
+    with pytest.raises(InvalidModelError, match="more than they may"):
+        read_state_dict(saved(tmp_path, {f"a{i}": one for i in range(100)}))
+
+
 def test_files_that_are_none(tmp_path) -> None:
     with pytest.raises(InvalidInputError, match="no such file"):
         read_state_dict(tmp_path / "none.pt")
