@@ -36,12 +36,25 @@ __all__ = [
     "VkconvError",
 ]
 
+#: characters of a message that are shown
+LONGEST_MESSAGE = 3000
 _SHOWN_KINDS = 6
 _SHOWN_NODES = 3
 
 
 class VkconvError(Exception):
-    """Base of every error vkconv raises on purpose; catching it catches them all."""
+    """Base of every error vkconv raises on purpose; catching it catches them all.
+
+    Its text quotes names and numbers of untrusted files: control characters come out escaped, so
+    that it is one line which cannot steer a terminal or forge a line of a log, and a text beyond
+    LONGEST_MESSAGE is cut. ``args`` has it as it was.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) > LONGEST_MESSAGE:
+            text = f"{text[:LONGEST_MESSAGE]}… ({len(text) - LONGEST_MESSAGE} characters more)"
+        return text if text.isprintable() else "".join(map(_escaped, text))
 
 
 class InvalidModelError(VkconvError):
@@ -139,4 +152,16 @@ class FusionError(VkconvError):
 
 
 class BuildError(VkconvError):
-    """Compiling or embedding the shaders failed while the package was being built."""
+    """Compiling or embedding the shaders failed while the package was being built.
+
+    It may hold a compiler's output, of several lines.
+    """
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode()

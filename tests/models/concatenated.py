@@ -1,5 +1,5 @@
-"""Nets that keep what they computed: VoVNetV2 (Lee, Park 2020), DenseNet (Huang et al. 2017) and
-U-Net++ (Zhou et al. 2018). Depths and widths are scaled down.
+"""Nets that keep what they computed: VoVNet (Lee et al. 2019, 2020), CSPNet (Wang et al. 2020),
+DenseNet (Huang et al. 2017) and U-Net++ (Zhou et al. 2018). Depths and widths are scaled down.
 """
 
 from __future__ import annotations
@@ -14,6 +14,15 @@ from tests.models.weights import build
 
 def vovnet(classes: int = 50, seed: int = 61) -> nn.Module:
     return build(lambda: VoVNet(classes), seed)
+
+
+def vovnet_v1(classes: int = 50, seed: int = 64) -> nn.Module:
+    """As first published (2019): channels are not weighed, nothing is added."""
+    return build(lambda: VoVNet(classes, second=False), seed)
+
+
+def csp_net(classes: int = 50, seed: int = 65) -> nn.Module:
+    return build(lambda: CspNet(classes), seed)
 
 
 def densenet(classes: int = 50, seed: int = 62) -> nn.Module:
@@ -39,14 +48,16 @@ class Ese(nn.Module):
 class OneShot(nn.Module):
     """A chain of 3x3 whose results are all joined at once, mixed and weighed."""
 
-    def __init__(self, inputs: int, width: int, outputs: int, length: int = 3) -> None:
+    def __init__(
+        self, inputs: int, width: int, outputs: int, length: int = 3, second: bool = True
+    ) -> None:
         super().__init__()
         self.chain = nn.ModuleList(
             layer(inputs if index == 0 else width, width, 3) for index in range(length)
         )
         self.mix = layer(inputs + length * width, outputs)
-        self.weigh = Ese(outputs)
-        self.adds = inputs == outputs
+        self.weigh = Ese(outputs) if second else nn.Identity()
+        self.adds = second and inputs == outputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         results = [x]
@@ -59,24 +70,62 @@ class OneShot(nn.Module):
 class VoVNet(nn.Module):
     """``(batch, 3, h, w)`` to class logits, from maps of stride 8 and 16."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, second: bool = True) -> None:
         super().__init__()
         # ceil_mode as the authors have it: the maps need not be even
         self.stages = nn.Sequential(
             layer(3, 16, 3, stride=2),
             layer(16, 32, 3),
-            OneShot(32, 24, 48),
+            OneShot(32, 24, 48, second=second),
             nn.MaxPool2d(3, 2, ceil_mode=True),
-            OneShot(48, 28, 64),
-            OneShot(64, 28, 64),
+            OneShot(48, 28, 64, second=second),
+            OneShot(64, 28, 64, second=second),
             nn.MaxPool2d(3, 2, ceil_mode=True),
-            OneShot(64, 32, 96),
+            OneShot(64, 32, 96, second=second),
         )
         self.classify = nn.Linear(96, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.stages(images)
         return self.classify(torch.flatten(F.adaptive_avg_pool2d(features, 1), 1))
+
+
+class CspStage(nn.Module):
+    """Cross stage partial (Wang et al. 2020): one half of the channels goes through the blocks, both
+    halves are joined; the first 1x1 is followed by nothing, as in CSPResNet's transition."""
+
+    def __init__(self, inputs: int, outputs: int, count: int) -> None:
+        super().__init__()
+        half = outputs // 2
+        self.shrink = layer(inputs, outputs, 3, stride=2)
+        self.part = nn.Conv2d(outputs, half, 1)
+        self.enter = layer(outputs, half)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(layer(half, half // 2), layer(half // 2, half, 3)) for _ in range(count)
+        )
+        self.leave = layer(half, half)
+        self.mix = layer(2 * half, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.shrink(x)
+        y = self.enter(x)
+        for block in self.blocks:
+            y = y + block(y)
+        return self.mix(torch.cat([self.part(x), self.leave(y)], 1))
+
+
+class CspNet(nn.Module):
+    """``(batch, 3, h, w)`` to class logits. Halves of 10 and 14 channels are no multiples of 4."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.stages = nn.Sequential(
+            layer(3, 12, 3, stride=2), CspStage(12, 20, 1), CspStage(20, 28, 2), CspStage(28, 40, 1)
+        )
+        self.classify = nn.Linear(40, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classify(self.stages(images).mean((2, 3)))
 
 
 class DenseLayer(nn.Module):

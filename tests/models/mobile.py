@@ -1,11 +1,13 @@
-"""EfficientNet-B0 (Tan, Le 2019) and MobileNetV3-large (Howard et al. 2019).
+"""EfficientNet (Tan, Le 2019), MobileNetV2 (Sandler et al. 2018) and MobileNetV3-large (Howard et al.
+2019).
 
-Both are rows of inverted residuals: widen by a 1x1, filter each channel, weigh the channels
-(squeeze and excite), narrow by a 1x1, add the input where sizes allow.
+All are rows of inverted residuals: widen by a 1x1, filter each channel, weigh the channels
+(squeeze and excite, not in V2), narrow by a 1x1, add the input where sizes allow.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -24,6 +26,16 @@ EFFICIENTNET_B0 = (
     (6, 5, 1, 112, 3),
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
+)
+#: widening, channels, repeats, stride
+MOBILENET_V2 = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
 )
 #: kernel, widened channels, channels, squeeze and excite, hard swish, stride
 MOBILENET_V3 = (
@@ -49,6 +61,17 @@ def efficientnet_b0(classes: int = 100, seed: int = 41) -> nn.Module:
     return build(lambda: EfficientNet(classes), seed)
 
 
+def efficientnet(
+    width: float, depth: float, classes: int = 100, seed: int = 44, act: str = "swish"
+) -> nn.Module:
+    """By compound scaling: 1 and 1 are B0, 1.0 and 1.1 B1, 1.1 and 1.2 B2, ... 2.0 and 3.1 B7."""
+    return build(lambda: EfficientNet(classes, width, depth, act), seed)
+
+
+def mobilenet_v2(width: float = 1.0, classes: int = 100, seed: int = 45) -> nn.Module:
+    return build(lambda: MobileNetV2(classes, width), seed)
+
+
 def mobilenet_v3(classes: int = 100, seed: int = 43) -> nn.Module:
     return build(lambda: MobileNetV3(classes), seed)
 
@@ -65,6 +88,12 @@ class HardSwish(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * F.relu6(x + 3.0) / 6.0
+
+
+def scaled(channels: int, width: float, step: int = 8) -> int:
+    """A multiple of ``step`` that is near, and no more than a tenth below, ``width * channels``."""
+    result = max(step, int(channels * width + step / 2) // step * step)
+    return result + step if result < 0.9 * width * channels else result
 
 
 class Layer(nn.Sequential):
@@ -133,27 +162,56 @@ class InvertedResidual(nn.Module):
 class EfficientNet(nn.Module):
     """``(batch, 3, h, w)`` to class scores that sum to one."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(
+        self, classes: int, width: float = 1.0, depth: float = 1.0, act: str = "swish"
+    ) -> None:
         super().__init__()
+        kind: Act = {"swish": Swish, "hard_swish": HardSwish, "silu": nn.SiLU}[act]
         blocks: list[nn.Module] = []
-        inputs = 32
-        for widening, kernel, stride, outputs, repeats in EFFICIENTNET_B0:
-            for index in range(repeats):
+        first = inputs = scaled(32, width)
+        for widening, kernel, stride, channels, repeats in EFFICIENTNET_B0:
+            outputs = scaled(channels, width)
+            for index in range(math.ceil(depth * repeats)):
                 wide = inputs * widening
-                excite = Excite(wide, max(1, inputs // 4), Swish, nn.Sigmoid)
+                excite = Excite(wide, max(1, inputs // 4), kind, nn.Sigmoid)
                 step = stride if index == 0 else 1
-                block = InvertedResidual(inputs, outputs, wide, kernel, step, Swish, excite)
+                block = InvertedResidual(inputs, outputs, wide, kernel, step, kind, excite)
                 blocks.append(block)
                 inputs = outputs
+        last = scaled(1280, width)
         self.features = nn.Sequential(
-            Layer(3, 32, 3, 2, act=Swish), *blocks, Layer(inputs, 1280, act=Swish)
+            Layer(3, first, 3, 2, act=kind), *blocks, Layer(inputs, last, act=kind)
         )
         self.classify = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(1280, classes)
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(last, classes)
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.softmax(self.classify(self.features(images)), 1)
+
+
+class MobileNetV2(nn.Module):
+    """``(batch, 3, h, w)`` to class logits; what narrows has no activation."""
+
+    def __init__(self, classes: int, width: float) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        first = inputs = scaled(32, width)
+        for widening, channels, repeats, stride in MOBILENET_V2:
+            outputs = scaled(channels, width)
+            for index in range(repeats):
+                step = stride if index == 0 else 1
+                wide = inputs * widening
+                blocks.append(InvertedResidual(inputs, outputs, wide, 3, step, nn.ReLU6, None))
+                inputs = outputs
+        last = scaled(1280, width)
+        self.features = nn.Sequential(
+            Layer(3, first, 3, 2, act=nn.ReLU6), *blocks, Layer(inputs, last, act=nn.ReLU6)
+        )
+        self.classify = nn.Sequential(nn.Dropout(0.2), nn.Linear(last, classes))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classify(self.features(images).mean([2, 3]))
 
 
 class MobileNetV3(nn.Module):

@@ -18,6 +18,16 @@ def shufflenet_v2(classes: int = 100, seed: int = 51) -> nn.Module:
     return build(lambda: ShuffleNetV2(classes), seed)
 
 
+#: what a searched net may choose for a block: a kernel, or three small ones in a row
+CHOICES = {"3": 3, "5": 5, "7": 7, "xception": None}
+SEARCHED = ((24, ("5", "xception")), (40, ("7", "3", "xception")), (64, ("xception", "5")))
+
+
+def searched_net(classes: int = 30, seed: int = 52) -> nn.Module:
+    """A subnet of a net that holds every choice, as one-shot search trains it (Guo et al. 2020)."""
+    return build(lambda: SearchedNet(classes, holds_all=True), seed)
+
+
 def layer(inputs: int, outputs: int) -> list[nn.Module]:
     """A 1x1 with batch normalization and rectifier."""
     return [nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
@@ -82,3 +92,66 @@ class ShuffleNetV2(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.last(self.blocks(self.stem(images)))
         return self.classify(features.mean((2, 3)))
+
+
+class ThreeFilters(nn.Module):
+    """The "xception" choice: 3x3 filters three times, each mixed by a 1x1."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        half = outputs // 2
+        entry = half if stride == 1 else inputs
+        self.work = nn.Sequential(
+            *filtered(entry, 3, stride), *layer(entry, half),
+            *filtered(half, 3, 1), *layer(half, half),
+            *filtered(half, 3, 1), *layer(half, half),
+        )  # fmt: skip
+        self.bypass: nn.Module | None = None
+        if stride == 2:
+            self.bypass = nn.Sequential(*filtered(inputs, 3, 2), *layer(inputs, half))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Block.forward(self, x)  # type: ignore[arg-type]
+
+
+class Choice(nn.Module):
+    """Candidates for one place, one of which is ``chosen``; the others hold weights and idle."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, chosen: str, holds_all: bool):
+        super().__init__()
+        names = CHOICES if holds_all else {chosen: CHOICES[chosen]}
+        self.candidates = nn.ModuleDict(
+            {
+                f"choice_{name}": ThreeFilters(inputs, outputs, stride)
+                if kernel is None
+                else Block(inputs, outputs, kernel, stride)
+                for name, kernel in names.items()
+            }
+        )
+        self.chosen = f"choice_{chosen}"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.candidates[self.chosen](x)
+
+
+class SearchedNet(nn.Module):
+    """``(batch, 3, h, w)`` to class logits."""
+
+    def __init__(self, classes: int, holds_all: bool) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
+        )
+        blocks, inputs = [], 16
+        for channels, choices in SEARCHED:
+            for index, chosen in enumerate(choices):
+                blocks.append(
+                    Choice(inputs, channels, 2 if index == 0 else 1, chosen, holds_all)
+                )
+                inputs = channels
+        self.blocks = nn.Sequential(*blocks)
+        self.last = nn.Sequential(*layer(inputs, 64))
+        self.classify = nn.Linear(64, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classify(self.last(self.blocks(self.stem(images))).mean((2, 3)))

@@ -14,29 +14,29 @@ from tests.models.weights import build
 WIDTHS = (32, 64, 128, 256, 512)
 
 
-def unet(classes: int = 5, seed: int = 256) -> nn.Module:
+def unet(classes: int = 5, seed: int = 256, widths: tuple[int, ...] = WIDTHS) -> nn.Module:
     """The net with weights of its own, ready to run."""
-    return build(lambda: UNet(classes), seed)
+    return build(lambda: UNet(classes, widths), seed)
 
 
 class UNet(nn.Module):
-    """``(batch, 3, h, w)``, h and w multiples of 16, to ``(batch, classes, h, w)``."""
+    """``(batch, 3, h, w)``, h and w multiples of 16 (2 for each width but the first), to ``(batch, classes, h, w)``."""
 
-    def __init__(self, classes: int = 5) -> None:
+    def __init__(self, classes: int = 5, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         self.normalise = nn.BatchNorm2d(3)
         self.down = nn.ModuleList(
             double(inputs, outputs)
-            for inputs, outputs in zip((3, *WIDTHS[:-1]), WIDTHS, strict=True)
+            for inputs, outputs in zip((3, *widths[:-1]), widths, strict=True)
         )
         self.shrink = nn.MaxPool2d(2)
-        pairs = list(zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True))
+        pairs = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.grow = nn.ModuleList(
             nn.ConvTranspose2d(coarse, fine, 2, 2) for coarse, fine in pairs[:-1]
         )
         self.grow.append(nn.ConvTranspose2d(*pairs[-1], 4, 2, 1))
         self.up = nn.ModuleList(double(2 * fine, fine) for _, fine in pairs)
-        self.classify = nn.Conv2d(WIDTHS[0], classes, 1)
+        self.classify = nn.Conv2d(widths[0], classes, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.down[0](self.normalise(images))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 
 def build(make: Callable[[], nn.Module], seed: int, slope: float = 0.0) -> nn.Module:
@@ -20,7 +22,7 @@ def build(make: Callable[[], nn.Module], seed: int, slope: float = 0.0) -> nn.Mo
     module = module.to_empty(device="cpu").eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
+        if isinstance(part, _BatchNorm):
             _fill_norm(part, generator)
         elif isinstance(part, nn.GroupNorm | nn.LayerNorm):
             part.weight.uniform_(0.5, 1.1, generator=generator)
@@ -33,7 +35,7 @@ def build(make: Callable[[], nn.Module], seed: int, slope: float = 0.0) -> nn.Mo
             part.in_proj_bias.normal_(0, 0.1, generator=generator)
         elif isinstance(part, Drawn):
             part.draw(generator)
-        elif isinstance(part, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        elif isinstance(part, _ConvNd | nn.Linear):
             deviation = math.sqrt(2 / (1 + slope**2) / _terms(part))
             part.weight.normal_(0, deviation, generator=generator)
             if part.bias is not None:
@@ -48,15 +50,15 @@ class Drawn(nn.Module):
         raise NotImplementedError
 
 
-def _terms(layer: nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> float:
+def _terms(layer: _ConvNd | nn.Linear) -> float:
     """How many products are summed into one output (He et al. 2015)."""
-    if isinstance(layer, nn.ConvTranspose2d):
+    if isinstance(layer, _ConvTransposeNd):
         inputs, _, *kernel = layer.weight.shape
         return inputs / layer.groups * math.prod(kernel) / math.prod(layer.stride)
     return float(math.prod(layer.weight.shape[1:]))
 
 
-def _fill_norm(norm: nn.BatchNorm2d, generator: torch.Generator) -> None:
+def _fill_norm(norm: _BatchNorm, generator: torch.Generator) -> None:
     """Every one of the four vectors moves the result: none is at a value that hides a mistake."""
     norm.running_mean.normal_(0, 0.3, generator=generator)
     norm.running_var.uniform_(0.5, 1.5, generator=generator)

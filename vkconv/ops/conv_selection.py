@@ -60,7 +60,7 @@ def candidates(problem: Problem, caps: DeviceCaps) -> list[Choice]:
 
 def _considered(problem: Problem, caps: DeviceCaps) -> list[Choice]:
     lanes = _lanes(caps, 64)
-    sizes = sorted({min(lanes, n) for n in ((8, 16, 32) if caps.kind == "cpu" else (32, 64, 128))})
+    sizes = sorted({min(lanes, n) for n in ((8, 32) if caps.kind == "cpu" else (32, 64, 128))})
     if problem.is_depthwise:
         tiles = [(1, 1), (1, 4), (2, 2), (2, 4), (4, 2), (4, 4), (2, 8)]
         taps = problem.y.kernel * problem.x.kernel
@@ -96,11 +96,18 @@ def _products(problem: Problem, caps: DeviceCaps, plain: str, sizes: list[int]) 
         found += [Choice("conv2d_shared", SHARED_TILE, SHARED_TILE, n) for n in _shared_lanes(caps)]
     if not _unrolls(caps):
         return found
-    for tile, pixels, size in product(_tiles(problem, (4, 8, 16, 32)), (1, 2, 3, 4, 5, 8), sizes):
-        if 8 <= tile * pixels <= 160 and not (size > 16 and tile * pixels > 80):
+    # every tile is a pipeline to compile: on CPU drivers, where that takes longest, only tiles near
+    # the rules', and shuffles wherever there are any
+    cpu = caps.kind == "cpu"
+    tiles = _tiles(problem, (4, 8, 16, 32))[-2:] if cpu else _tiles(problem, (4, 8, 16))
+    for tile, pixels, size in product(tiles, (2, 3, 4, 5, 8) if cpu else (1, 2, 4), sizes):
+        shuffles = _shuffles(caps, tile, size)
+        if tile * pixels > (128 if cpu else 64) or (cpu and size > 8 and pixels != 4):
+            continue
+        if not (cpu and shuffles):
             found.append(Choice(plain, tile, pixels, size))
-            if _shuffles(caps, tile, size):
-                found.append(Choice(plain, tile, pixels, size, shuffle=True))
+        if shuffles:
+            found.append(Choice(plain, tile, pixels, size, shuffle=True))
     return found
 
 

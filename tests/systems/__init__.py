@@ -1,0 +1,1 @@
+"""The systems of docs/systems.md, each from its training form to the device."""
