@@ -45,10 +45,10 @@ def replacing(path: str, what: str) -> Iterator[str]:
     all: what was written is copied into it. Raises InvalidInputError, with the cause, when the file
     cannot be written.
     """
-    real = os.path.realpath(path)
-    is_device = os.path.exists(real) and not os.path.isfile(real)
     temporary = ""
     try:
+        real = os.path.realpath(path)
+        is_device = os.path.exists(real) and not os.path.isfile(real)
         handle, temporary = tempfile.mkstemp(
             prefix=".vkconv-",
             suffix=os.path.splitext(real)[1],
@@ -63,10 +63,9 @@ def replacing(path: str, what: str) -> Iterator[str]:
             os.chmod(temporary, _mode_for(real))
             os.replace(temporary, real)
             temporary = ""
-    except OSError as error:
-        raise InvalidInputError(
-            f"cannot write {what} to '{path}': {error.strerror or error}"
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        why = getattr(error, "strerror", None) or error
+        raise InvalidInputError(f"cannot write {what} to '{path}': {why}") from error
     finally:
         if temporary:
             with suppress(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.harness import Case, check_device
 from tests.sentinels import guarded_arenas
 from tests.small_models import floats
 from vkconv.capabilities import DeviceCaps
@@ -111,3 +112,22 @@ def test_reference() -> None:
     node = graph_of((2, 0, 2), (1, 3, 2, 2), False, "float32").nodes[-1]
     x = floats(1, 3, 2, 2)
     assert np.array_equal(create(node).reference(x), np.stack([x[:, 2], x[:, 0], x[:, 2]], 1))
+
+
+#: for the test that every variant is dispatched by some case
+CASES = [
+    Case(
+        "PermuteChannels",
+        (x,),
+        {"channels": [3, 2, 1, 0, 5, 6]},
+        opset=1,
+        domain="vkconv",
+        layout=lay,
+    )
+    for x, lay in ((floats(1, 7, 5, 9), "c4"), (floats(1, 7, 5, 9), "linear"))
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_case(case: Case) -> None:
+    check_device(case)

@@ -48,6 +48,8 @@ CAPS = (
 )
 
 #: (kernel, variant) -> why no case dispatches it
+#: kernels of ``vkconv.ceilings``, which no operator uses
+MEASURING = {"ceiling_arithmetic", "ceiling_copy"}
 NOT_DISPATCHED: dict[tuple[str, str], str] = {
     ("conv2d_shared", f"access={access}"): "only tuning could choose it on a CPU driver"
     for access in ("storage_texel", "uniform_texel")
@@ -78,7 +80,7 @@ def test_every_operator_has_cases(op_type: str) -> None:
     ), f"no test has a case of {op_type}"
 
 
-@pytest.mark.parametrize("kernel", shaders.kernels())
+@pytest.mark.parametrize("kernel", sorted(set(shaders.kernels()) - MEASURING))
 def test_every_kernel_is_named_by_an_operator(kernel: str) -> None:
     sources = Path(vkconv.ops.__file__).parent.glob("*.py")
     assert any(f'"{kernel}"' in _text(path) for path in sources), f"no operator names {kernel}"
@@ -89,7 +91,8 @@ def test_every_variant_is_dispatched_by_some_case() -> None:
     for case in _cases():
         for caps in CAPS:
             seen |= _dispatched(case, caps)
-    existing = {(k, _key(v)) for k in shaders.kernels() for v in shaders.variants(k)}
+    kernels = set(shaders.kernels()) - MEASURING
+    existing = {(k, _key(v)) for k in kernels for v in shaders.variants(k)}
     unused = existing - seen
     missing = " ".join(f"{kernel}[{key}]" for kernel, key in sorted(unused - set(NOT_DISPATCHED)))
     assert not missing, f"no case dispatches {missing}"

@@ -58,7 +58,7 @@ def dispatch_first(core: Core, fence: Fence, items: Iterable[Item]) -> None:
     if not todo:
         return
     # the smallest tells whether Mesa has them on disk; then the largest first
-    todo.sort(key=lambda item: len(item[1].code))
+    todo.sort(key=lambda item: core.pipelines.effort.get(item[2].pipeline, 0.0))
     pool = CommandPool(core.api, core.handle, core.queue.family)
     try:
         began = time.perf_counter()
