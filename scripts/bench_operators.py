@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import vkconv
-from bench_report import machine, table
+from vkconv.benchmark.figures import machine
+from vkconv.benchmark.markdown import table
 
 Array = NDArray[Any]
 RANDOM = np.random.default_rng(0)

@@ -21,6 +21,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench_nets import NETS, export_apart
+
 ROOT = Path(__file__).resolve().parent.parent
 CHILD = """
 import json, sys, time
@@ -87,15 +89,7 @@ def parse() -> argparse.Namespace:
 def export(folder: Path) -> Path:
     """The net of the figures, by a process of its own: torch's threads shall be gone."""
     path = folder / "net.onnx"
-    job = {"net": "yolov7-tiny", "shape": [1, 3, 320, 320], "model": str(path)}
-    program = f"import bench_models; bench_models.export_net({job!r})"
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        check=True,
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'scripts'}{os.pathsep}{ROOT}"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    export_apart(NETS["yolov7-tiny-320"], path)
     return path
 
 

@@ -30,6 +30,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKern
 from tests.sentinels import guarded_arenas
 from vkconv import ir
 from vkconv.ops import base
+from vkconv.verification.tolerance import tolerance
 
 #: the newest opset that this onnxruntime accepts; cases of newer ones are judged at this one
 ORACLE_OPSET = 26
@@ -171,28 +172,6 @@ def random(
     if np.dtype(dtype).kind in "iu":
         return np.asarray(generator.integers(int(low), int(high), shape).astype(dtype))
     return np.asarray(generator.uniform(low, high, shape).astype(dtype))
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Largest normalised mean squared error; single error: ``relative * |x| + scaled * rms``."""
-
-    nmse: float
-    relative: float
-    scaled: float
-
-
-def tolerance(dtype: str, reduction_length: int = 1) -> Tolerance:
-    """What a result may differ by. Rounding errors of a sum grow with the root of its length.
-
-    Anything but floats is exact.
-    """
-    growth = float(np.sqrt(max(reduction_length, 1)))
-    if dtype == "float16":
-        return Tolerance(1e-4, 2e-3, 2e-3 * growth)
-    if dtype in ("float32", "float64"):
-        return Tolerance(1e-6, 1e-4, 1e-5 * growth)
-    return Tolerance(0.0, 0.0, 0.0)
 
 
 def assert_close(

@@ -14,6 +14,7 @@ from unittest import mock
 
 import numpy as np
 
+from tests.kompute_tensors import TensorGuard, guarded_tensors
 from vkconv.device.vulkan import arena as device_arena
 from vkconv.device.vulkan.device import VulkanDevice
 from vkconv.device.vulkan.executable import VulkanExecutable
@@ -29,14 +30,17 @@ class Guard:
     """The executables prepared while the guard was up."""
 
     prepared: list[tuple[VulkanExecutable, Plan]] = field(default_factory=list)
+    kompute: TensorGuard = field(default_factory=TensorGuard)
 
     def poison(self) -> None:
+        self.kompute.poison()
         for executable, plan in self.prepared:
             if plan.arena_size:
                 device_arena.poison(executable, POISON)
 
     def check(self) -> None:
         """Every word outside the storages still holds the poison."""
+        self.kompute.check()
         for executable, plan in self.prepared:
             if not plan.arena_size:
                 continue
@@ -66,5 +70,6 @@ def guarded_arenas() -> Iterator[Guard]:
     with (
         mock.patch.object(plan_arena, "aligned", banded),
         mock.patch.object(VulkanDevice, "prepare", remember),
+        guarded_tensors() as guard.kompute,
     ):
         yield guard

@@ -28,6 +28,7 @@ from vkconv.errors import (
 if TYPE_CHECKING:
     from vkconv.arguments import NodeArg
     from vkconv.capabilities import DeviceInfo
+    from vkconv.ceilings import Ceilings, measure_ceilings
     from vkconv.compilation import compile_model
     from vkconv.device import devices
     from vkconv.fusion import FusedModel, fuse
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
     from vkconv.io_binding import IOBinding
     from vkconv.memory_report import MemoryReport
     from vkconv.session import InferenceSession
+    from vkconv.verification import Verification, verify
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BuildError",
+    "Ceilings",
     "DeviceError",
     "DeviceInfo",
     "DeviceLostError",
@@ -55,14 +58,18 @@ __all__ = [
     "NodeArg",
     "OutOfDeviceMemoryError",
     "UnsupportedModelError",
+    "Verification",
     "VkconvError",
     "compile_model",
     "devices",
     "fuse",
+    "measure_ceilings",
     "register_operator",
+    "verify",
 ]
 
 _LAZY = {
+    "Ceilings": "vkconv.ceilings",
     "DeviceInfo": "vkconv.capabilities",
     "FusedModel": "vkconv.fusion",
     "InferenceSession": "vkconv.session",
@@ -70,10 +77,13 @@ _LAZY = {
     "ImageInput": "vkconv.image_inputs",
     "MemoryReport": "vkconv.memory_report",
     "NodeArg": "vkconv.arguments",
+    "Verification": "vkconv.verification",
     "compile_model": "vkconv.compilation",
     "devices": "vkconv.device",
     "fuse": "vkconv.fusion",
+    "measure_ceilings": "vkconv.ceilings",
     "register_operator": "vkconv.custom_operators",
+    "verify": "vkconv.verification",
 }
 
 

@@ -95,9 +95,7 @@ def _rate(device: Device, chains: int, fused: bool) -> float:
 def _copy(device: Device) -> float:
     size = min(COPIED, device.caps.max_storage_buffer_range)
     count = size // 16
-    groups = min(
-        _LARGEST_GRID, device.caps.max_workgroup_count[0], -(-count // INVOCATIONS)
-    )
+    groups = min(_LARGEST_GRID, device.caps.max_workgroup_count[0], -(-count // INVOCATIONS))
     plan = _plan(
         "ceiling_copy",
         {"x": Storage(size, "source"), "y": Storage(size, "copy", offset=size)},

@@ -17,6 +17,7 @@ from vkconv.plan import ConstantStore
 from vkconv.plan_file import encode, is_plan
 from vkconv.planned import HostNodes
 from vkconv.planning import plan_graph
+from vkconv.tuning import TunedChoices
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -45,14 +46,15 @@ def compile_model(
     if is_plan(model):
         raise InvalidInputError("the model is a plan file already; compile the ONNX model")
     loaded = read_onnx(model)
-    concrete = _concrete(loaded.inputs, shapes or {})
+    concrete = concrete_types(loaded.inputs, shapes or {})
     opened = open_device(device)
     try:
         graph = loaded.graph.copy()
         for value in graph.inputs:
             value.type = concrete[value.name]
         found: HostNodes = []
-        planned = plan_graph(graph, opened.caps, ConstantStore(), found.extend)
+        choices = TunedChoices(opened).choices
+        planned = plan_graph(graph, opened.caps, ConstantStore(), found.extend, choices=choices)
         compiled = loaded.compiled(planned, opened.caps, opened.info.name)
         encode(compiled, vkconv.__version__)(path, "the plan file")
     finally:
@@ -66,7 +68,9 @@ def compile_model(
     )
 
 
-def _concrete(inputs: Sequence[tuple[str, TensorType]], shapes: Shapes) -> dict[str, TensorType]:
+def concrete_types(
+    inputs: Sequence[tuple[str, TensorType]], shapes: Shapes
+) -> dict[str, TensorType]:
     """The types of the inputs with the sizes given. Raises InvalidInputError where they do not fit,
     or where one is open still."""
     known = [name for name, _ in inputs]

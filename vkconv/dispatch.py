@@ -201,6 +201,8 @@ class Plan:
     constants: tuple[Storage, ...]
     #: arena storages with their place, for display and for tests that poison or guard them
     storages: tuple[Storage, ...]
+    #: floating-point operations of the nodes, by name; a node that is not listed has none to speak of
+    flops: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def dispatches(self) -> list[Dispatch]:

@@ -14,7 +14,7 @@ from vkconv import plan_cache
 from vkconv.arguments import completed
 from vkconv.capabilities import DeviceCaps
 from vkconv.device.base import Device
-from vkconv.errors import UnsupportedModelError
+from vkconv.errors import InvalidInputError, UnsupportedModelError
 from vkconv.image_inputs import ports_of
 from vkconv.ir import Graph, TensorType
 from vkconv.plan_cache import PlanCache, Shapes
@@ -94,20 +94,27 @@ class ModelSource:
         if self._compiled is None:
             self._onnx()
 
+    def check_tunable(self) -> None:
+        """Raises InvalidInputError where the kernels are chosen already."""
+        if self._compiled is not None:
+            raise InvalidInputError("a plan file has its kernels chosen; tune the ONNX model")
+
     def _onnx(self) -> LoadedModel:
         if self._read is None:
             self._read = read_onnx(self._model)
         return self._read
 
-    def load(self, device: Device) -> LoadedModel:
-        """The model for this device."""
+    def load(self, device: Device, choices: bytes | None = b"") -> LoadedModel:
+        """The model for this device. ``choices`` names what tuning found, which decides a plan too;
+        None: nothing that was planned before is of use."""
         if self._compiled is not None:
             check_device(self._compiled, device.info, device.caps)
             return _from_plan(self._compiled)
         digest = self._digest.result() if self._digest is not None else None
-        if digest is None or device.caps.host_only:
+        if digest is None or choices is None or device.caps.host_only:
             return self._onnx()
-        cache = PlanCache(digest + self._images.encode(), device.info, device.caps)
+        named = digest + self._images.encode() + choices
+        cache = PlanCache(named, device.info, device.caps)
         kept = cache.find(None)
         return replace(self._onnx(), cache=cache) if kept is None else _from_plan(kept)
 

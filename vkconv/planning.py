@@ -7,11 +7,12 @@ once the missing facts are known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from vkconv.bounded import bounded
 from vkconv.capabilities import DeviceCaps
-from vkconv.errors import InvalidModelError
+from vkconv.dispatch import HostSlot, View
+from vkconv.errors import InvalidInputError, InvalidModelError
 from vkconv.ir import Graph, Node, Value
 from vkconv.loops import DRIVEN, is_loop
 from vkconv.ops.base import UnknownShapeError, create, infer_types
@@ -20,23 +21,51 @@ from vkconv.plan import ConstantStore, make_plan
 from vkconv.planned import HostNodes, Planned, Rest, Trim
 
 DEPENDS_ON_DATA = "the shape of its output depends on its input"
+#: elements of a tensor whose size is computed in a run: one wrong number in an input of a few bytes
+#: would take all memory otherwise
+LARGEST_COMPUTED = 1 << 28
 
 
 def plan_graph(
-    graph: Graph, caps: DeviceCaps, store: ConstantStore, report: Callable[[HostNodes], None]
+    graph: Graph,
+    caps: DeviceCaps,
+    store: ConstantStore,
+    report: Callable[[HostNodes], None],
+    *,
+    in_run: bool = False,
+    places: dict[Value, View | HostSlot] | None = None,
+    choices: Mapping[str, str] | None = None,
 ) -> Planned:
     """Rewrites and plans ``graph``, which it edits. ``report`` hears of the nodes that run on the
-    host before anything is planned; it may refuse them."""
+    host before anything is planned; it may refuse them. ``places`` takes where each value lies.
+    ``choices``: what tuning found, as ``make_plan`` takes it.
+
+    in_run: what the graph's sizes follow from was computed in a run. Raises InvalidInputError where
+    one of its tensors has more than LARGEST_COMPUTED elements.
+    """
     infer_and_fold(graph)
     rewrite(graph)
     infer_and_fold(graph)
+    if in_run:
+        _check_sizes(graph)
     rest = _cut(graph, caps)
     finish(graph, caps)
     hosts = [(n, n.host_reason) for n in graph.nodes if n.host_reason is not None]
     if rest is not None:
         hosts += [(n, DRIVEN if is_loop(n) else DEPENDS_ON_DATA) for n in rest.computed]
     report(hosts)
-    return Planned(graph, make_plan(graph, caps, store), hosts, rest)
+    return Planned(graph, make_plan(graph, caps, store, choices, places=places), hosts, rest)
+
+
+def _check_sizes(graph: Graph) -> None:
+    for node in graph.nodes:
+        for value in node.outputs:
+            type_ = value.type
+            if type_ is not None and type_.is_static and type_.size > LARGEST_COMPUTED:
+                raise InvalidInputError(
+                    f"{node}: these inputs make its output of shape {type_.shape}, and a size that "
+                    f"a run decides is limited to {LARGEST_COMPUTED} elements"
+                )
 
 
 def _cut(graph: Graph, caps: DeviceCaps) -> Rest | None:

@@ -7,6 +7,7 @@ runs take turns, since a plan's memory holds one run at a time.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -41,6 +42,7 @@ from vkconv.loading import ModelSource
 from vkconv.memory_report import MemoryReport, report_memory
 from vkconv.profiler import Profile
 from vkconv.stages import Stage
+from vkconv.tuning import TunedChoices, Tuning
 
 if TYPE_CHECKING:
     from vkconv.placement import Placement
@@ -57,11 +59,15 @@ class InferenceSession:
 
     model: path of an .onnx file, its bytes, or an onnx.ModelProto.
     device: "auto" (discrete, then integrated, then CPU driver), an index or part of a name from
-        ``vkconv.devices()``, or "reference" (numpy, slow, for comparison).
+        ``vkconv.devices()``, "reference" (numpy, slow, for comparison), or "kompute" (kp).
     precision: "fp32".
     strict: refuse models of which a node would run on the host.
     images: inputs that are fed with pixels, uint8 (N, H, W, C), and converted on the device: an
         ImageInput for each by name, or one for all inputs that take images.
+    tune: time the kernels there are for each layer shape that the tuning record does not know, and
+        keep what is found in it: True (up to two minutes), or a Tuning. Without it nothing is
+        timed.
+    tuning: the tuning record's file, instead of VKCONV_TUNING or the user's own.
 
     Raises InvalidModelError, UnsupportedModelError (lists every node concerned), DeviceError.
     """
@@ -74,12 +80,17 @@ class InferenceSession:
         precision: str = "fp32",
         strict: bool = False,
         images: ImageInput | Mapping[str, ImageInput] | None = None,
+        tune: bool | Tuning = False,
+        tuning: str | os.PathLike[str] | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise InvalidInputError(
                 f"precision '{precision}' is not one of: {', '.join(PRECISIONS)}"
             )
         source = ModelSource(model, describe(images))
+        self._tuning = Tuning() if tune is True else tune or None
+        if self._tuning is not None:
+            source.check_tunable()
         self._host_report = HostReport(strict)
         self._store: ConstantStore | None = None
         self._stages: OrderedDict[Shapes, Stage] = OrderedDict()
@@ -95,7 +106,9 @@ class InferenceSession:
             raise
         try:
             self._host_report.expected = self._device.caps.host_only
-            loaded = self._loaded = source.load(self._device)
+            tunes = self._tuning is not None
+            self._tuned = TunedChoices(self._device, tuning, writes=tunes)
+            loaded = self._loaded = source.load(self._device, None if tunes else self._tuned.digest)
             self._images = ImageInputs(images, loaded.inputs, loaded.images)
             loaded.images = self._images.model_types
             fed = [(name, self._images.type_of(name, type_)) for name, type_ in loaded.inputs]
@@ -330,9 +343,12 @@ class InferenceSession:
             from vkconv.planning import plan_graph
 
             graph, store = self._graph_for(shapes), self._constants()
-            planned = plan_graph(graph, device.caps, store, self._host_report)
+            if self._tuning is not None:
+                self._tuned.tune(graph, self._tuning)
+            choices = self._tuned.choices
+            planned = plan_graph(graph, device.caps, store, self._host_report, choices=choices)
             self._loaded.keep(shapes, planned, device.caps, device.info.name)
-        stage = Stage(planned, device, self._store, self._host_report)
+        stage = Stage(planned, device, self._store, self._host_report, self._tuned.choices)
         self._stages[shapes] = stage
         while len(self._stages) > PLAN_CACHE_SIZE:
             self._stages.popitem(last=False)[1].close()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from vkconv.errors import InvalidInputError, VkconvError
 from vkconv.ir import Array, Graph, Node
 from vkconv.lanes import Lanes
 from vkconv.planned import HostNodes, Planned
+from vkconv.profiler import with_work
 
 if TYPE_CHECKING:
     from vkconv.loops import DrivenLoop
@@ -41,7 +43,7 @@ class Stage:
     """What is planned, on a device, and what follows it.
 
     ``store`` keeps the packed constants of what is planned later; ``report`` hears of its nodes
-    that run on the host.
+    that run on the host; ``choices`` are kernels that tuning found.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Stage:
         device: Device,
         store: ConstantStore | None,
         report: Callable[[HostNodes], None],
+        choices: Mapping[str, str] | None = None,
     ) -> None:
         self._device, self._store, self._report = device, store, report
+        self._choices = choices
         self._planned, self._rest = planned, planned.rest
         self.graph, self.plan = planned.graph, planned.plan
         self._executable = Lanes(device, planned.plan)
@@ -80,15 +84,14 @@ class Stage:
 
     def profile(self, feeds: Mapping[str, Array]) -> tuple[list[Array], list[StepTime]]:
         outputs, times = self._executable.profile(feeds)
+        times = with_work(times, self.plan)
         if self._rest is None:
             return outputs, times
         began = time.perf_counter()
         later, more = self._follow(outputs)
         end = max((t.start + t.duration for t in times), default=0.0) + time.perf_counter() - began
         results, later_times = later.profile(more)
-        shifted = [
-            StepTime(t.node, t.kernel, t.track, t.start + end, t.duration) for t in later_times
-        ]
+        shifted = [replace(t, start=t.start + end) for t in later_times]
         return results, times + shifted
 
     @property
@@ -154,8 +157,15 @@ class Stage:
 
         if self._store is None:
             self._store = ConstantStore()
-        planned = plan_graph(graph, self._device.caps, self._store, self._report)
-        return Stage(planned, self._device, self._store, self._report)
+        planned = plan_graph(
+            graph,
+            self._device.caps,
+            self._store,
+            self._report,
+            in_run=True,
+            choices=self._choices,
+        )
+        return Stage(planned, self._device, self._store, self._report, self._choices)
 
     def _driven_loops(self) -> dict[Node, DrivenLoop]:
         if self._rest is None:

@@ -10,12 +10,14 @@ from PIL import Image
 
 import vkconv
 from tests.cli.fake_session import FakeSession, save_model
+from vkconv.ceilings import Ceilings
 
 
 @pytest.fixture
 def fake_session(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeSession]]:
     FakeSession.created = []
     monkeypatch.setitem(vars(vkconv), "InferenceSession", FakeSession)
+    monkeypatch.setitem(vars(vkconv), "measure_ceilings", lambda device: Ceilings(40.0, 4.0))
     yield FakeSession
     assert all(session.closed for session in FakeSession.created)
 

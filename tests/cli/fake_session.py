@@ -13,6 +13,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from vkconv.errors import DeviceError, InvalidModelError
+from vkconv.profiler import ProfileRow
 
 # cx, cy, w, h, score of class 0, score of class 1; in pixels of the 64 x 64 input.
 ROWS = [
@@ -114,11 +115,12 @@ class FakeSession:
     def profile(self, feeds):
         self._session.run(None, feeds)
         rows = [
-            SimpleNamespace(node=f"node{i}", kernel="gemm", seconds=1e-3, share=0.05)
+            ProfileRow(f"node{i}", "gemm", 1e-3, 0.05, 10**7, 10**6, "ssbo 8x1x1", of_ceiling=0.25)
             for i in range(20)
         ]
         return SimpleNamespace(
             rows=lambda: rows,
+            ceilings=None,
             write_chrome_trace=lambda path: Path(path).write_text('{"traceEvents": []}'),
         )
 

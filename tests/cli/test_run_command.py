@@ -69,6 +69,9 @@ def test_json_file_output_and_trace(folder: Path, capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     assert all(name in out for name in ("out.jpg", "out.json", "trace.json"))
     assert "node9" in out and "node10 " not in out and "10 more nodes" in out
+    (row,) = (line.split() for line in out.splitlines() if line.startswith("node9 "))
+    assert row == ["node9", "gemm", "1.00", "5.0%", "10.0", "1.0", "25%", "ssbo", "8x1x1"]
+    assert "40.0 GFLOP/s, 4.0 GB/s" in out
 
 
 def test_labels_replace_the_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import wait
 from dataclasses import replace
 
 import numpy as np
@@ -128,6 +129,7 @@ def test_a_pipeline_that_fails_on_its_thread_is_the_load_s_error(
     monkeypatch.setattr(pipelines.Pipelines, "_create_pipeline", fails)
     with pytest.raises(DeviceError, match="compiling failed"):
         run(device)
+    wait(f for p in device._core.pipelines._made for f in p.pending.values())
     monkeypatch.setattr(pipelines.Pipelines, "_create_pipeline", original)
     run(device)  # asked for again
     device.close()

@@ -28,7 +28,9 @@ def feeds_for(
         dims = []
         for dim in arg.shape:
             known = isinstance(dim, int)
-            dims.append(dim if known else sizes.setdefault(str(dim), int(random.choice(OPEN_SIZES))))
+            dims.append(
+                dim if known else sizes.setdefault(str(dim), int(random.choice(OPEN_SIZES)))
+            )
         count = 1
         for dim in dims:
             count *= dim
@@ -59,5 +61,7 @@ def _array(dtype: str, shape: tuple[int, ...], random: np.random.Generator) -> A
     if random.random() < 0.35:
         possible = [e for e in _EXTREME if limits.min <= e <= limits.max]
         chosen = random.random(shape) < 0.3
-        integers = np.where(chosen, np.array(possible, dtype)[random.integers(0, len(possible), shape)], integers)
+        integers = np.where(
+            chosen, np.array(possible, dtype)[random.integers(0, len(possible), shape)], integers
+        )
     return np.asarray(integers.astype(dtype))

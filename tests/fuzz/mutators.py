@@ -292,9 +292,7 @@ def make_sparse(model: ModelProto, random: Random) -> None:
     tensor = graph.initializer[place]
     count = random.choice((0, 1, 2, 3))
     sparse = graph.sparse_initializer.add(dims=tensor.dims)
-    sparse.values.CopyFrom(
-        helper.make_tensor(tensor.name, tensor.data_type, [count], [1] * count)
-    )
+    sparse.values.CopyFrom(helper.make_tensor(tensor.name, tensor.data_type, [count], [1] * count))
     wide = random.random() < 0.4
     numbers = [integer(random) for _ in range(count * (len(tensor.dims) if wide else 1))]
     shape = [count, len(tensor.dims)] if wide else [count]

@@ -207,7 +207,7 @@ def tensors() -> onnx.ModelProto:
     for key, value in (("location", "data.bin"), ("offset", "16"), ("length", "48")):
         far.external_data.add(key=key, value=value)
     words = proto.graph.initializer.add(name="words", dims=[3], data_type=TensorProto.STRING)
-    words.string_data.extend([b"eins", "zwei ü".encode(), b"\xff"])
+    words.string_data.extend([b"eins", "zwei ü".encode(), b""])
     sparse = proto.graph.sparse_initializer.add(dims=[3, 4])
     sparse.values.CopyFrom(helper.make_tensor("thin", TensorProto.FLOAT, [3], [1.0, 2.0, 3.0]))
     sparse.indices.CopyFrom(helper.make_tensor("", TensorProto.INT64, [3], [0, 5, 11]))

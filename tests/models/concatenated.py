@@ -91,8 +91,8 @@ class VoVNet(nn.Module):
 
 
 class CspStage(nn.Module):
-    """Cross stage partial (Wang et al. 2020): one half of the channels goes through the blocks, both
-    halves are joined; the first 1x1 is followed by nothing, as in CSPResNet's transition."""
+    """Cross stage partial (Wang et al. 2020): half of the channels passes the blocks by, with no
+    activation; both halves are joined and mixed."""
 
     def __init__(self, inputs: int, outputs: int, count: int) -> None:
         super().__init__()

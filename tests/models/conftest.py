@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,4 +35,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
         patch.setenv("VKCONV_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("VKCONV_DISABLE", raising=False)
         patch.delenv("VKCONV_DEVICE", raising=False)
+        if other := os.environ.get("VKCONV_TEST_DEVICE"):  # scripts/test --kompute
+            patch.setenv("VKCONV_DEVICE", other)
         yield

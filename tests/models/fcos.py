@@ -7,6 +7,8 @@ ONNX's NonMaxSuppression decides.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -17,6 +19,7 @@ from vkconv.converters.checkpoints.resnet import ResNetSizes
 from vkconv.converters.suppression import non_max_suppression
 
 RESNET18 = ResNetSizes(32, (32, 64, 128, 256), (32, 64, 128, 256), (2, 2, 2, 2), False)
+PUBLISHED_RESNET18 = ResNetSizes(64, (64, 128, 256, 512), (64, 128, 256, 512), (2,) * 4, False)
 NORMALIZED = Normalized((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 PER_LEVEL = 40
 KEPT = 30
@@ -32,6 +35,14 @@ def sizes_of(classes: int, **changes: object) -> FcosSizes:
 def fcos(classes: int = 7, seed: int = 81) -> nn.Module:
     """To (batch, 30) detections: boxes, scores, labels."""
     return filled(lambda: BestFcos(sizes_of(classes), NORMALIZED), seed)
+
+
+def fcos_r18(classes: int = 80, seed: int = 83) -> nn.Module:
+    """In the published widths, to the rows of all cells (batch, n, 5 + classes)."""
+    sizes = replace(
+        sizes_of(classes, width=256, head_width=256, towers=4), backbone=PUBLISHED_RESNET18
+    )
+    return filled(lambda: Fcos(sizes, NORMALIZED), seed)
 
 
 def fcos_nms(classes: int = 7, seed: int = 82) -> nn.Module:

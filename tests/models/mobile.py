@@ -1,4 +1,4 @@
-"""EfficientNet (Tan, Le 2019), MobileNetV2 (Sandler et al. 2018) and MobileNetV3-large (Howard et al.
+"""EfficientNet (Tan, Le 2019), MobileNetV2 (Sandler et al. 2018), MobileNetV3-large (Howard et al.
 2019).
 
 All are rows of inverted residuals: widen by a 1x1, filter each channel, weigh the channels

@@ -4,8 +4,6 @@ plugins within the bottlenecks. The net is the converter's; here it gets plugins
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
@@ -22,6 +20,11 @@ PLUGGED = (1, 2)
 def resnet_stages(style: Style, plugged: bool = False, seed: int = 50) -> nn.Module:
     """To the maps of stages 2 to 4 with strides 8, 16, 32."""
     return build(lambda: _net(style, plugged), seed)
+
+
+def squeezed(seed: int = 51) -> nn.Module:
+    """A net of both kinds of squeeze and excite, to class logits."""
+    return build(lambda: SqueezedNet(8), seed)
 
 
 def _net(style: Style, plugged: bool) -> nn.Module:
@@ -74,14 +77,14 @@ class GlobalContext(nn.Module):
 class SqueezeExcite(nn.Module):
     """A factor for each channel, from the averages of all (Hu, Shen, Sun 2018)."""
 
-    def __init__(self, channels: int, squeezed: int = 4, gate: Callable[[], nn.Module] = nn.Sigmoid):
+    def __init__(self, channels: int, squeezed: int = 4) -> None:
         super().__init__()
         self.weigh = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(channels, squeezed, 1),
             nn.ReLU(),
             nn.Conv2d(squeezed, channels, 1),
-            gate(),
+            nn.Sigmoid(),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -104,3 +107,31 @@ class LinearSqueezeExcite(nn.Module):
         batch, channels = x.shape[:2]
         weights = self.fc(x.mean((2, 3))).view(batch, channels, 1, 1)
         return x * weights.expand_as(x)
+
+
+class SqueezedNet(nn.Module):
+    """``(batch, 3, h, w)`` to class logits: SE-ResNet's blocks."""
+
+    def __init__(self, classes: int, width: int = 20) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(width, width, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                nn.Conv2d(width, width, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(width),
+                weigh(width),
+            )
+            for weigh in (SqueezeExcite, LinearSqueezeExcite)
+        )
+        self.classify = nn.Linear(width, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.stem(images)
+        for block in self.blocks:
+            x = torch.relu(x + block(x))
+        return self.classify(x.mean((2, 3)))

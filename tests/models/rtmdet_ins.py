@@ -32,6 +32,17 @@ BODY = CspNextSizes(
     pyramid_hidden=((24, 12), (24, 48)),
     pyramid_blocks=1,
 )
+#: RTMDet-tiny: width 0.375, depth 0.167
+TINY = CspNextSizes(
+    stem=(12, 12, 24),
+    widths=(48, 96, 192, 384),
+    hidden=(24, 48, 96, 192),
+    blocks=(1, 1, 1, 1),
+    kernel=5,
+    width=96,
+    pyramid_hidden=((96, 48), (96, 192)),
+    pyramid_blocks=1,
+)
 KEPT = 6
 
 
@@ -43,6 +54,12 @@ def sizes_of(classes: int, **changes: object) -> RtmDetSizes:
 def rtmdet(classes: int = 5, seed: int = 102, **changes: object) -> nn.Module:
     """To rows of all cells."""
     return build(lambda: RtmDet(sizes_of(classes, **changes), NORMALIZED), seed)
+
+
+def rtmdet_tiny(classes: int = 80, seed: int = 104) -> nn.Module:
+    """To rows of all cells, in the published widths."""
+    sizes = RtmDetSizes(TINY, 96, 2, 1, classes, "")
+    return build(lambda: RtmDet(sizes, NORMALIZED), seed)
 
 
 def rtmdet_ins(classes: int = 5, seed: int = 101) -> nn.Module:

@@ -1,9 +1,11 @@
-"""ShuffleNetV2 (Ma et al. 2018) as a searched net has it: the kernel differs from block to block.
+"""ShuffleNetV2 (Ma et al. 2018), and as a searched net has it: the kernel differs between blocks.
 
 Half of the channels pass a block unchanged; a shuffle mixes the halves for the next one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -16,6 +18,14 @@ STAGES = ((48, (3, 5, 3, 7)), (96, (5, 3, 7, 3)), (192, (7, 3, 5)))
 
 def shufflenet_v2(classes: int = 100, seed: int = 51) -> nn.Module:
     return build(lambda: ShuffleNetV2(classes), seed)
+
+
+#: the published net of width 1: 3x3 kernels, 1024 channels before the classes
+PUBLISHED = ((116, (3,) * 4), (232, (3,) * 8), (464, (3,) * 4))
+
+
+def shufflenet_v2_published(classes: int = 1000, seed: int = 53) -> nn.Module:
+    return build(lambda: ShuffleNetV2(classes, PUBLISHED, 1024), seed)
 
 
 #: what a searched net may choose for a block: a kernel, or three small ones in a row
@@ -71,7 +81,12 @@ class Block(nn.Module):
 class ShuffleNetV2(nn.Module):
     """``(batch, 3, h, w)`` to class logits."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(
+        self,
+        classes: int,
+        stages: Sequence[tuple[int, Sequence[int]]] = STAGES,
+        last: int = 256,
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, 24, 3, 2, 1, bias=False),
@@ -81,13 +96,13 @@ class ShuffleNetV2(nn.Module):
         )
         blocks = []
         inputs = 24
-        for channels, kernels in STAGES:
+        for channels, kernels in stages:
             for index, kernel in enumerate(kernels):
                 blocks.append(Block(inputs, channels, kernel, 2 if index == 0 else 1))
                 inputs = channels
         self.blocks = nn.Sequential(*blocks)
-        self.last = nn.Sequential(*layer(inputs, 256))
-        self.classify = nn.Linear(256, classes)
+        self.last = nn.Sequential(*layer(inputs, last))
+        self.classify = nn.Linear(last, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.last(self.blocks(self.stem(images)))
@@ -145,9 +160,7 @@ class SearchedNet(nn.Module):
         blocks, inputs = [], 16
         for channels, choices in SEARCHED:
             for index, chosen in enumerate(choices):
-                blocks.append(
-                    Choice(inputs, channels, 2 if index == 0 else 1, chosen, holds_all)
-                )
+                blocks.append(Choice(inputs, channels, 2 if index == 0 else 1, chosen, holds_all))
                 inputs = channels
         self.blocks = nn.Sequential(*blocks)
         self.last = nn.Sequential(*layer(inputs, 64))

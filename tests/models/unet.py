@@ -20,7 +20,8 @@ def unet(classes: int = 5, seed: int = 256, widths: tuple[int, ...] = WIDTHS) ->
 
 
 class UNet(nn.Module):
-    """``(batch, 3, h, w)``, h and w multiples of 16 (2 for each width but the first), to ``(batch, classes, h, w)``."""
+    """``(batch, 3, h, w)`` to ``(batch, classes, h, w)``; h and w are multiples of 16, or of 2 for
+    each width but the first."""
 
     def __init__(self, classes: int = 5, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()

@@ -61,6 +61,16 @@ def random_net(cfg: dict[str, Any], seed: int) -> YoloV7:
     return net
 
 
+def convolutions_only(classes: int, width: float, seed: int = 17) -> YoloV7:
+    """YOLOv7 of the sizes of its form for inference, built without the converter: a convolution for
+    each RepConv, other weights."""
+    cfg = cfg_of("yolov7", classes, width)
+    for part in ("backbone", "head"):
+        for row in cfg[part]:
+            row[2] = "Conv" if row[2] == "RepConv" else row[2]
+    return random_net(cfg, seed)
+
+
 def deployed(net: YoloV7) -> nn.Module:
     """The net as the same cfg's deploy form has it: one biased convolution for each block."""
     from vkconv.converters.reparameterization import reparameterize

@@ -7,6 +7,8 @@ sample, ``m_conv`` how much each sample counts, ``conv`` has a stride of its ker
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -159,7 +161,7 @@ class YoloX(nn.Module):
         super().__init__()
         self.stem = Focus(WIDTHS[0])
         stages: list[nn.Module] = []
-        for index, (inputs, outputs) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False)):
+        for index, (inputs, outputs) in enumerate(pairwise(WIDTHS)):
             last = index == len(WIDTHS) - 2
             stages.append(
                 nn.Sequential(

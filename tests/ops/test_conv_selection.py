@@ -76,7 +76,16 @@ RULES = [
     # 64 channels of 1280 x 1280: the transformed input would be 943 MB, over the 128 MiB limit
     (square(64, 99, 1280, 3), LAVAPIPE, "conv2d 16x4 lanes=8 shuffle"),
     (square(64, 3, 80, 3), LAVAPIPE, "conv2d 4x8 lanes=8"),
-    (square(1, 1, 80, 3, groups=64), LAVAPIPE, "depthwise_conv2d 4x4 lanes=32"),
+    (square(1, 1, 80, 3, groups=64), LAVAPIPE, "depthwise_conv2d 2x4 lanes=32"),
+    # small maps: no lane without work where that can be had
+    (square(1, 1, 7, 3, groups=960), LAVAPIPE, "depthwise_conv2d 2x4 lanes=8"),
+    (square(1, 1, 14, 3, groups=384), LAVAPIPE, "depthwise_conv2d 2x4 lanes=32"),
+    (square(1, 1, 14, 3, 2, groups=576), LAVAPIPE, "depthwise_conv2d 2x4 lanes=8"),
+    (square(1, 1, 20, 11, groups=64), LAVAPIPE, "depthwise_conv2d 1x1 lanes=32"),
+    # few channels: the transforms of Winograd's form cost more than it saves
+    (square(16, 32, 24, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
+    (square(32, 32, 20, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
+    (square(32, 32, 40, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1) 32x4 lanes=8 shuffle"),
     (square(1, 1, 80, 3, groups=64), MOBILE, "depthwise_conv2d_4x1 1x4 lanes=64"),
     (square(1, 1, 80, 3, groups=64), SWIFTSHADER, "depthwise_conv2d_4x1 1x4 lanes=8"),
     (square(1, 2, 80, 3, groups=64), LAVAPIPE, "grouped_conv 4x1 lanes=32"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from vkconv.cli.terminal import Parser, console_on, guarded, one_line
 
-__all__ = ["main"]
+__all__ = ["main", "shape_option"]
 
 
 def main(argv: Sequence[str] | None = None, program: str = "vkconv compile") -> int:
@@ -46,7 +46,7 @@ def _parser(program: str) -> Parser:
 def _compile(program: str, arguments: list[str]) -> int:
     parser = _parser(program)
     options = parser.parse_args(arguments)
-    shapes = dict(_shape(parser, text) for text in options.shape)
+    shapes = dict(shape_option(parser, text) for text in options.shape)
     path = options.output or f"{os.path.splitext(options.model)[0]}.vkplan"
 
     from vkconv.cli.output import check_apart, check_writable
@@ -67,7 +67,7 @@ def _compile(program: str, arguments: list[str]) -> int:
     return 0
 
 
-def _shape(parser: Parser, text: str) -> tuple[str, tuple[int, ...]]:
+def shape_option(parser: Parser, text: str) -> tuple[str, tuple[int, ...]]:
     """``images=1,3,320,320`` in two parts; the name may hold any character."""
     name, _, sizes = text.rpartition("=")
     parts = sizes.replace("x", ",").split(",")

@@ -31,7 +31,15 @@ if TYPE_CHECKING:
 
     from vkconv.profiler import Profile
 
-__all__ = ["LARGEST_SIDE", "SIZE_STEP", "Outcome", "Settings", "run_detector"]
+__all__ = [
+    "LARGEST_SIDE",
+    "SIZE_STEP",
+    "Outcome",
+    "Settings",
+    "detector_feeds",
+    "model_path",
+    "run_detector",
+]
 
 # The largest stride of the heads understood: an input that is a multiple has whole cells.
 SIZE_STEP = 32
@@ -85,7 +93,7 @@ def run_detector(image: Image, settings: Settings) -> Outcome:
     clock = time.perf_counter
     started = clock()
     with (
-        _model_path(settings.model) as path,
+        model_path(settings.model) as path,
         # pixels go to the device as they are; how they are scaled is known with the head
         open_session(path, device=settings.device, images=ImageInput()) as session,
     ):
@@ -110,6 +118,8 @@ def run_detector(image: Image, settings: Settings) -> Outcome:
         profile = None
         if settings.trace is not None:
             profile = session.profile({name: tensor})
+            if session.device.kind != "reference":
+                profile.ceilings = vkconv.measure_ceilings(session.device.index)
             with replacing(settings.trace, "the trace") as temporary:
                 profile.write_chrome_trace(temporary)
         milliseconds = {
@@ -120,6 +130,23 @@ def run_detector(image: Image, settings: Settings) -> Outcome:
             "detect": (detected - ran) * 1e3,
         }
         return Outcome(head, names, input_size, session.device, milliseconds, found, profile)
+
+
+def detector_feeds(
+    image: Image, settings: Settings
+) -> tuple[dict[str, NDArray[Any]], dict[str, ImageInput] | None]:
+    """What ``run_detector`` feeds the model with, and which inputs take it as pixels."""
+    with (
+        model_path(settings.model) as path,
+        vkconv.InferenceSession(path, device=settings.device, images=ImageInput()) as session,
+    ):
+        name, dtype, input_size = _image_input(session, settings.size)
+        shapes = _output_shapes(session, name, dtype, input_size)
+        metadata = session.get_modelmeta().custom_metadata_map
+        head = choose_head(shapes, metadata, input_size=input_size)
+        tensor, _ = _prepared(session, image, head, name, dtype, input_size)
+        numbers = ImageInput(scale=head.input_scale, channel_order=head.channel_order)
+        return {name: tensor}, {name: numbers} if name in session.image_inputs else None
 
 
 def _prepared(
@@ -150,7 +177,7 @@ def _class_names(head: HeadSpec, labels: tuple[str, ...] | None) -> tuple[str, .
 
 
 @contextmanager
-def _model_path(model: str | None) -> Iterator[str]:
+def model_path(model: str | None) -> Iterator[str]:
     """The model's path; without one, that of the demo detector, also from a zipped package."""
     if model is not None:
         yield model

@@ -26,6 +26,7 @@ def _list_devices(program: str, arguments: list[str]) -> int:
 
     import vkconv
     from vkconv.cli.report import format_bytes, print_table
+    from vkconv.device.kompute import device as kompute
     from vkconv.errors import DeviceError
 
     devices = vkconv.devices()
@@ -34,9 +35,11 @@ def _list_devices(program: str, arguments: list[str]) -> int:
             "no Vulkan device was found; install the driver of your GPU, or Mesa's CPU driver "
             "(on Debian and Ubuntu: apt install mesa-vulkan-drivers)"
         )
+    choices = [(str(device.index), device) for device in devices]
+    choices += [(f"kompute:{device.index}", device) for device in kompute.infos()]
     rows = [
         [
-            device.index,
+            choice,
             one_line(device.name),
             device.kind,
             one_line(device.driver),
@@ -44,7 +47,7 @@ def _list_devices(program: str, arguments: list[str]) -> int:
             format_bytes(device.memory_bytes),
             one_line(", ".join(device.features)),
         ]
-        for device in devices
+        for choice, device in choices
     ]
     print_table(
         console_on(sys.stdout),

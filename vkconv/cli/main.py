@@ -16,6 +16,10 @@ _COMMANDS = {
     "inspect": "show what is in a model, and where each node would run",
     "convert": "turn trained weights into one fused ONNX file",
     "compile": "plan a model for a device, in a file that loads fast",
+    "bench": "measure a model, beside other runtimes",
+    "tune": "time the kernels for a model's layers on a device, and keep the fastest",
+    "verify": "compare every node of a model with the reference, on this device",
+    "doctor": "what this machine offers, and whether it works; for bug reports",
     "fuse": "fuse a model's linear branches, with a report and a proof",
     "compile-shader": "compile the kernels of custom operators",
 }

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     import vkconv
-    from vkconv.profiler import Profile
+    from vkconv.profiler import Profile, ProfileRow
     from vkconv.vision import Detections
 
 __all__ = ["describe_device", "format_bytes", "print_pairs", "print_run", "print_table"]
@@ -20,6 +20,9 @@ CPU_NOTICE = (
     "This is a CPU driver: Vulkan runs on the processor. With a GPU, install its Vulkan driver."
 )
 _COSTLIEST = 10
+_PROFILE_COLUMNS = (
+    "costliest nodes", "kernel", "ms", "share", "GFLOP/s", "GB/s", "of ceiling", "variant and tile"
+)  # fmt: skip
 _ABOUT_TIMES = {"first_run": "first run", "run": "next run", "detect": "decode + NMS"}
 
 
@@ -108,15 +111,27 @@ def print_table(
 
 def _print_profile(console: Console, profile: Profile) -> None:
     rows = profile.rows()
-    shown = [
-        [one_line(row.node), one_line(row.kernel), f"{row.seconds * 1e3:.2f}", f"{row.share:.1%}"]
-        for row in rows[:_COSTLIEST]
-    ]
+    shown = [_profile_cells(row) for row in rows[:_COSTLIEST]]
     if len(rows) > _COSTLIEST:
         rest = rows[_COSTLIEST:]
         seconds, share = sum(row.seconds for row in rest), sum(row.share for row in rest)
-        shown.append([f"{len(rest)} more nodes", "", f"{seconds * 1e3:.2f}", f"{share:.1%}"])
-    print_table(console, ["costliest nodes", "kernel", "ms", "share"], shown, right=("ms", "share"))
+        more = [f"{len(rest)} more nodes", "", f"{seconds * 1e3:.2f}", f"{share:.1%}"]
+        shown.append([*more, *[""] * (len(_PROFILE_COLUMNS) - len(more))])
+    print_table(console, _PROFILE_COLUMNS, shown, right=_PROFILE_COLUMNS[2:-1])
+    if profile.ceilings is not None:
+        console.print(
+            f"\nceilings of the device, measured: {profile.ceilings.gflops:.1f} GFLOP/s, "
+            f"{profile.ceilings.gbytes:.1f} GB/s; GFLOP/s count a convolution's products and sums, "
+            "of which Winograd kernels do fewer"
+        )
+
+
+def _profile_cells(row: ProfileRow) -> list[str]:
+    rates = [f"{rate:.1f}" if rate else "" for rate in (row.gflops, row.gbytes)]
+    of_ceiling = "" if row.of_ceiling is None else f"{row.of_ceiling:.0%}"
+    name, kernel = one_line(row.node), one_line(row.kernel)
+    times = [f"{row.seconds * 1e3:.2f}", f"{row.share:.1%}"]
+    return [name, kernel, *times, *rates, of_ceiling, one_line(row.detail)]
 
 
 def print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:

@@ -15,7 +15,8 @@ from vkconv.cli.terminal import Parser, console_on, guarded, printable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vkconv.cli.detection import Outcome
+    from vkconv.cli.detection import Outcome, Settings
+    from vkconv.verification import Verification
 
 __all__ = ["main"]
 
@@ -76,6 +77,12 @@ def _parser(program: str) -> Parser:
         help="input size of a model that leaves it open, rounded up to 32 (default: 640x640)",
     )
     parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare every node with the reference on this picture (slow); exit code 1 when one "
+        "differs; 'vkconv verify --image IMAGE MODEL' exports what fails",
+    )
+    parser.add_argument(
         "--profile", metavar="TRACE.json", help="write the time of each node as a Chrome trace"
     )
     return parser
@@ -109,23 +116,22 @@ def _run(parser: Parser, arguments: list[str]) -> int:
     from vkconv.cli.output import encode_image
     from vkconv.files import write_bytes
 
-    outcome = run_detector(
-        image,
-        Settings(
-            model=model,
-            device=options.device,
-            confidence=options.conf,
-            iou=options.iou,
-            labels=labels,
-            size=options.size,
-            trace=options.profile,
-        ),
+    settings = Settings(
+        model=model,
+        device=options.device,
+        confidence=options.conf,
+        iou=options.iou,
+        labels=labels,
+        size=options.size,
+        trace=options.profile,
     )
+    outcome = run_detector(image, settings)
+    found = _verified(image, settings) if options.verify else None
     picture = draw_detections(image, outcome.detections, outcome.names)
     write_bytes(output, encode_image(picture, output), "the picture")
     written = [("picture", output)]
     if options.json is not None:
-        text = _json_text(_record(model, image_path, image, output, outcome))
+        text = _json_text(_record(model, image_path, image, output, outcome, found))
         if options.json == "-":
             print(text, end="", flush=True)
         else:
@@ -136,9 +142,10 @@ def _run(parser: Parser, arguments: list[str]) -> int:
 
     from vkconv.cli.report import print_run
 
+    # With the JSON on stdout, the text for people goes to stderr.
+    console = console_on(sys.stderr if options.json == "-" else sys.stdout)
     print_run(
-        # With the JSON on stdout, the text for people goes to stderr.
-        console_on(sys.stderr if options.json == "-" else sys.stdout),
+        console,
         device=outcome.device,
         model=f"{printable(model or 'demo detector of vkconv')} "
         f"({outcome.head.kind}, {len(outcome.names)} classes, "
@@ -150,7 +157,23 @@ def _run(parser: Parser, arguments: list[str]) -> int:
         written=[(what, printable(path)) for what, path in written],
         profile=outcome.profile,
     )
-    return 0
+    if found is None:
+        return 0
+    from vkconv.cli.verification_report import print_verification
+
+    console.print()
+    print_verification(console, model or "demo detector of vkconv", found)
+    return 0 if found.holds else 1
+
+
+def _verified(image: Image, settings: Settings) -> Verification:
+    """Every node on what the picture feeds the model with."""
+    from vkconv.cli.detection import detector_feeds, model_path
+    from vkconv.verification import verify
+
+    feeds, images = detector_feeds(image, settings)
+    with model_path(settings.model) as path:
+        return verify(path, feeds, device=settings.device, images=images)
 
 
 def _check_outputs(options: argparse.Namespace, model: str | None, image: str, output: str) -> None:
@@ -169,9 +192,19 @@ def _check_outputs(options: argparse.Namespace, model: str | None, image: str, o
 
 
 def _record(
-    model: str | None, image_path: str, image: Image, output: str, outcome: Outcome
+    model: str | None,
+    image_path: str,
+    image: Image,
+    output: str,
+    outcome: Outcome,
+    verification: Verification | None = None,
 ) -> dict[str, Any]:
     """The JSON document; boxes in pixels of the upright image, times in milliseconds."""
+    verified: dict[str, Any] = {}
+    if verification is not None:
+        first = None if verification.first is None else verification.first.node
+        about = {"holds": verification.holds, "verdict": verification.verdict, "first": first}
+        verified = {"verification": about}
     found = outcome.detections
     device = outcome.device
     return {
@@ -188,6 +221,7 @@ def _record(
             "driver": device.driver,
         },
         "timings_ms": {key: round(value, 3) for key, value in outcome.milliseconds.items()},
+        **verified,
         "detections": [
             {
                 "label": outcome.names[class_id],

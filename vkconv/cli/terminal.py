@@ -1,16 +1,18 @@
 """What every command shares: one-line errors, exit codes, and where text goes.
 
-Exit codes: 0 done, 1 an error at run time, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 an error at run time, 2 wrong usage, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ __all__ = ["Parser", "console_on", "guarded", "one_line", "printable"]
 
 DEBUG_VARIABLE = "VKCONV_TRACEBACK"
 _UNFOLDED = 1000
+# These concern the developers of libraries, not the user of a command. (A file is left unclosed
+# where a signal comes in the middle of an import.)
+_DEVELOPERS_WARNINGS = (DeprecationWarning, PendingDeprecationWarning, ResourceWarning)
 # A message may quote names from a model, and those may be of any length.
 _LONGEST_LINE = 2000
 
@@ -41,7 +46,7 @@ def guarded(program: str, command: Callable[[], int]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with warnings.catch_warnings():
+        with _ended_in_order(), warnings.catch_warnings():
             warnings.simplefilter("default")
             warnings.showwarning = _warning_line(program)
             code = _exit_code(command)
@@ -52,6 +57,9 @@ def guarded(program: str, command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         _complain(f"{program}: interrupted")
         return 130
+    except _Terminated:
+        _complain(f"{program}: terminated")
+        return 143
     except BrokenPipeError:
         _discard_stdout()
         return 1
@@ -72,6 +80,29 @@ def guarded(program: str, command: Callable[[], int]) -> int:
             )
         _complain(f"{program}: error: {message}")
         return 1
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: raised where the command is, so that files and devices are put in order."""
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, unless somebody handles or ignores it already."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the next one ends it at once
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _exit_code(command: Callable[[], int]) -> int:
@@ -110,9 +141,8 @@ def _warning_line(program: str) -> Callable[..., None]:
     shown: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        # Deprecations concern developers of the libraries, not the user of this command.
-        is_deprecation = issubclass(category, DeprecationWarning | PendingDeprecationWarning)
-        if not is_deprecation and str(message) not in shown:
+        is_theirs = issubclass(category, _DEVELOPERS_WARNINGS)
+        if not is_theirs and str(message) not in shown:
             shown.add(str(message))
             _complain(f"{program}: warning: {message}")
 

@@ -1,4 +1,4 @@
-"""Where plans run: the Vulkan engine, and a numpy reference. Importing this touches no driver.
+"""Where plans run: the Vulkan engine, Kompute, a numpy reference. Importing this touches no driver.
 
 This room executes ``vkconv.dispatch`` data with kernels from ``vkconv.shaders``; it knows neither
 ONNX nor operators.
@@ -26,7 +26,8 @@ def devices() -> list[DeviceInfo]:
 
 
 def open_device(choice: str | int = "auto") -> Device:
-    """Opens a device: "auto", an index, "gpu", "cpu", part of a name, or "reference".
+    """Opens a device: "auto", an index, "gpu", "cpu", part of a name, "reference", or "kompute"
+    (also "kompute:1", "kompute:NAME").
 
     "auto" takes what the environment variable VKCONV_DEVICE says, else the first discrete GPU, then
     integrated, then virtual, then a CPU driver. Raises DeviceError, listing what there is, where
@@ -36,6 +37,10 @@ def open_device(choice: str | int = "auto") -> Device:
         choice = os.environ.get("VKCONV_DEVICE", "").strip() or "auto"
     if isinstance(choice, str) and choice.strip().lower() == "reference":
         return ReferenceDevice()
+    if isinstance(choice, str) and choice.strip().lower().partition(":")[0] == "kompute":
+        from vkconv.device.kompute.device import KomputeDevice
+
+        return KomputeDevice(choice)
     from vkconv.device.vulkan.device import VulkanDevice
 
     return VulkanDevice(choice)

@@ -20,13 +20,20 @@ from vkconv.ir import Array
 
 @dataclass(frozen=True)
 class StepTime:
-    """One measured step: ``start`` and ``duration`` in seconds on the clock of its ``track``."""
+    """One measured step: ``start`` and ``duration`` in seconds on the clock of its ``track``.
+
+    ``bytes`` its kernel reads and writes; ``detail`` its variant, tile and grid. ``flops`` are those
+    of the whole node, at the first of its steps. What a step does is known to the plan alone.
+    """
 
     node: str
     kernel: str
     track: str  # "gpu" or "host"
     start: float
     duration: float
+    flops: int = 0
+    bytes: int = 0
+    detail: str = ""
 
 
 #: which outputs of a plan are wanted, by position, and the array each is to be written into (of the

@@ -26,7 +26,7 @@ from vkconv.errors import FusionError, InvalidInputError, InvalidModelError
 from vkconv.fusion.proof import Comparison, Proof, prove
 from vkconv.fusion.report import FusionReport, Size, all_fusions
 from vkconv.fusion.sizes import checked_shapes, possible_shapes
-from vkconv.fusion.types import Shapes, annotate, flops_of, typed
+from vkconv.fusion.types import Shapes, annotate, check_nodes, flops_of, typed
 from vkconv.ir import Graph, Node, Unfused, Value
 from vkconv.onnx_reader import Source, open_model, without_functions
 from vkconv.onnx_writer import (
@@ -147,6 +147,8 @@ def _rewrite(
     """``refused``: by position of the graph in the model, what is not to be fused, and why."""
     before_contents = contents_of(source.model)
     editor = ModelEditor(source)
+    for graph in editor.graphs:
+        check_nodes(graph)
     read = editor.graph.copy()
     given = checked_shapes(read, shapes)
     possible, flops = _sizes(read, given)

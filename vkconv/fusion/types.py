@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vkconv.errors import InvalidModelError, UnsupportedModelError
-from vkconv.ir import Graph, Node, TensorType, Value
-from vkconv.ops.base import create
+from vkconv.ir import Graph, Node, Opaque, TensorType, Value
+from vkconv.ops.base import check_inputs, create, find_operator
 from vkconv.passes import infer_and_fold
 from vkconv.placement import problems
 
-__all__ = ["Shapes", "annotate", "flops_of", "typed"]
+__all__ = ["Shapes", "annotate", "check_nodes", "flops_of", "typed"]
 
 #: concrete shapes of inputs, by name
 Shapes = Mapping[str, tuple[int, ...]]
@@ -41,6 +41,18 @@ def annotate(graph: Graph) -> None:
         if known.array is not None and value.array is None:
             value.array, value.producer = known.array, None
     graph.nodes = [n for n in graph.nodes if any(v.array is None for v in n.outputs)]
+
+
+def check_nodes(graph: Graph) -> None:
+    """Raises InvalidModelError where a node of an operator known here has attributes or inputs
+    that the operator does not: passes take them for granted."""
+    for node in graph.nodes:
+        if node.domain not in ("", "ai.onnx") or find_operator(node) is None:
+            continue
+        opaque = [name for name, v in node.attributes.items() if isinstance(v, Opaque)]
+        if opaque:
+            raise InvalidModelError(f"{node}: attribute '{opaque[0]}' has a type it cannot have")
+        check_inputs(create(node), node)
 
 
 def flops_of(graph: Graph) -> int:

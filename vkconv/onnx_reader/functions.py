@@ -36,7 +36,9 @@ def inline_functions(
     if _size(model.graph.node, functions, {}, 0, label) > MAX_NODES:
         raise InvalidModelError(f"{label}: its functions expand to more than {MAX_NODES} nodes")
     others = {(f.domain, f.name) for f in model.functions if f.domain not in _STANDARD}
-    kept = [key for key in sorted(others) if is_known is not None and is_known(*key)]
+    # a name that is no UTF-8 is bytes, and no operator's
+    named = sorted(key for key in others if all(isinstance(part, str) for part in key))
+    kept = [key for key in named if is_known is not None and is_known(*key)]
     try:
         if kept:
             return onnx.inliner.inline_selected_functions(model, kept, exclude=True)

@@ -263,7 +263,7 @@ def create(node: Node) -> Operator:
     don't fit."""
     cls = find_operator(node)
     if cls is None:
-        raise KeyError(f"no operator {node.op_type} in domain '{node.domain}'")
+        raise InvalidModelError(f"{node}: there is no such operator in domain '{node.domain}'")
     known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for name, value in node.attributes.items():

@@ -3,6 +3,7 @@ stable textual form, by which a tuning record names them."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from vkconv.ops.base import ceil_div
@@ -10,6 +11,12 @@ from vkconv.ops.window import Axis
 
 #: an axis that is not there
 ONE = Axis(1, 1, 1, 1, 1, 0, 0)
+
+
+_AXIS = re.compile(r"(\d+)>(\d+)k(\d+)s(\d+)d(\d+)p(-?\d+)\+(-?\d+)")
+_KEY = re.compile(
+    rf"(conv|conv_transpose) (\d+)x(\d+)g (\d+)>(\d+)((?: {_AXIS.pattern}){{2,3}})( computed)?"
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,27 @@ class Problem:
         weights = "" if self.constant else " computed"
         channels = f"{self.in_channels}>{self.out_channels}"
         return f"{kind} {self.batch}x{self.groups}g {channels} {axes}{weights}"
+
+    @classmethod
+    def from_key(cls, key: str) -> Problem:
+        """The problem whose ``key`` this is. Raises ValueError where it is none."""
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise ValueError(f"'{key}' is no key of a convolution")
+        kind, batch, groups, in_channels, out_channels, axes = match.groups()[:6]
+        found = [Axis(*map(int, numbers)) for numbers in _AXIS.findall(axes)]
+        z, y, x = ([ONE] if len(found) == 2 else []) + found
+        return cls(
+            int(batch),
+            int(groups),
+            int(in_channels),
+            int(out_channels),
+            y,
+            x,
+            kind == "conv_transpose",
+            z,
+            constant=not key.endswith(" computed"),
+        )
 
     @property
     def is_flat(self) -> bool:

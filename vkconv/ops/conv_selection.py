@@ -26,7 +26,12 @@ SHARED_BYTES = 16384
 #: mobile GPU runs some 500 to 2,000 at a time, a desktop one many times that.
 FILLED = {"discrete": 8192}
 FILLED_ELSEWHERE = 2048
+#: products (of a weight and a pixel) in the time that two more dispatches take on lavapipe
+TWO_DISPATCHES = 1.6e6
 #: kernels that multiply matrices: they serve Winograd too
+#: windows beyond these go to kernels that loop over them: columns of a dense kernel, taps of a
+#: depthwise one, and what a row of four results spans in x
+MOST_COLUMNS, MOST_TAPS, MOST_SPAN = 31, 121, 256
 PRODUCTS = ("conv2d_1x1", "conv2d_8x4", "conv2d_shared")
 
 
@@ -41,7 +46,7 @@ def select_kernel(
     keep in registers, and groups of 64; on discrete GPUs 64 x 64 sums a group through shared
     memory.
     """
-    named = (choices or {}).get(problem.key)
+    named = None if choices is None else choices.get(problem.key)
     if named is not None:
         for candidate in candidates(problem, caps):
             if str(candidate) == named:
@@ -67,7 +72,7 @@ def _considered(problem: Problem, caps: DeviceCaps) -> list[Choice]:
         return [Choice("depthwise_conv2d_4x1", 1, 4, size) for size in sizes] + [
             Choice("depthwise_conv2d", rows, pixels, size)
             for (rows, pixels), size in product(tiles, sizes)
-            if rows * pixels * taps <= 400 and rows <= problem.y.out and _unrolls(caps)
+            if rows * pixels * taps <= 400 and rows <= problem.y.out and _unrolls(problem, caps)
         ]
     if not problem.has_whole_groups:
         return [Choice("grouped_conv", 4, 1, size) for size in sizes]
@@ -94,7 +99,7 @@ def _products(problem: Problem, caps: DeviceCaps, plain: str, sizes: list[int]) 
     ]
     if _shared_fits(caps):
         found += [Choice("conv2d_shared", SHARED_TILE, SHARED_TILE, n) for n in _shared_lanes(caps)]
-    if not _unrolls(caps):
+    if not _unrolls(problem, caps):
         return found
     # every tile is a pipeline to compile: on CPU drivers, where that takes longest, only tiles near
     # the rules', and shuffles wherever there are any
@@ -115,12 +120,10 @@ def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
     cpu = caps.kind == "cpu"
     lanes = _lanes(caps, 8 if cpu else 64)
     if problem.is_depthwise:
-        if not cpu or not _unrolls(caps):
+        if not cpu or not _unrolls(problem, caps):
             # 16 sums: the 64 and the window of the other kernel are more than mobile GPUs hold
             return Choice("depthwise_conv2d_4x1", 1, 4, lanes)
-        rows = _depthwise_rows(problem)
-        pixels = 4 if problem.x.kernel <= 7 else 1
-        return Choice("depthwise_conv2d", rows, pixels, _lanes(caps, 32))
+        return min(_depthwise_tiles(problem, caps), key=lambda c: _depthwise_cost(problem, c))
     if not problem.has_whole_groups:
         return Choice("grouped_conv", 4, 1, min(lanes * 4, caps.max_workgroup_invocations))
     if problem.transposed or not (problem.is_flat or problem.is_pointwise):
@@ -128,7 +131,7 @@ def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
         return Choice(kernel, _tiles(problem, (4, 8))[-1], 4, lanes)
     if not cpu:
         return _on_gpu(problem, caps, lanes)
-    if not _unrolls(caps):
+    if not _unrolls(problem, caps):
         return Choice("conv2d_8x4", _tiles(problem, (4, 8))[-1], 4, lanes)
     tile = _cpu_tile(problem, caps)
     plain = Choice("conv2d_1x1", tile, 4, lanes, _shuffles(caps, tile, lanes))
@@ -163,20 +166,26 @@ def _winograd(problem: Problem, caps: DeviceCaps, multiply: Choice, direct: Choi
     """Winograd with the smaller cost, where it saves enough; else the direct form.
 
     F(4x4, 3x3) multiplies 36 times where the direct form does 144, F(2x2, 3x3) 16 where it does 36,
-    less what partial patches and idle lanes waste; the transforms cost as much as some channels.
-    Measured on lavapipe; on other devices the direct form stays until it is measured there.
+    less what partial patches and idle lanes waste. The transforms cost as much as some channels,
+    and two dispatches more as much as TWO_DISPATCHES products. Measured on lavapipe, from 16
+    channels on 14 x 14 to 512 on 7 x 7; on other devices the direct form stays until it is measured
+    there.
     """
     best = direct
     if min(problem.in_channels, problem.out_channels) < 16:
         return best
-    least = problem.batch * problem.out_pixels * 9.0
+    columns = ceil_div(problem.x.out, direct.pixels) * problem.y.out
+    lanes = ceil_div(columns, direct.lanes) * direct.lanes
+    least = problem.batch * lanes * direct.pixels * 9.0
+    few = max(1.0, 0.72 + 13.7 / problem.out_channels + 8.3 / problem.in_channels)
+    more = TWO_DISPATCHES / (problem.in_channels * problem.out_channels)
     for edge, saving in ((4, 1.5), (2, 1.6)):
         if not _winograd_fits(problem, caps, edge):
             continue
         patches = problem.patches(edge)
         pixels = _pixels(patches, multiply)
         unit = pixels * multiply.lanes
-        cost = saving * ceil_div(patches, unit) * unit * (edge + 2) ** 2
+        cost = saving * few * ceil_div(patches, unit) * unit * (edge + 2) ** 2 + more
         if cost < least:
             least = cost
             best = replace(
@@ -195,13 +204,29 @@ def _winograd_fits(problem: Problem, caps: DeviceCaps, edge: int) -> bool:
     return plain and taps and held <= caps.max_storage_buffer_range
 
 
-def _depthwise_rows(problem: Problem) -> int:
-    """Output rows an invocation computes: more reuse of input rows, until code and registers grow
-    too large."""
+def _depthwise_tiles(problem: Problem, caps: DeviceCaps) -> list[Choice]:
+    """Tiles that ``depthwise_conv2d`` may get by rule on a CPU driver. More than 8 outputs take
+    more registers than there are (5 to 25 % slower), as do two rows of a kernel beyond 7 x 7."""
     taps = problem.y.kernel * problem.x.kernel
-    if problem.y.out < 4 or taps > 49:
-        return 1
-    return 4 if taps <= 9 else 2
+    tiles = [(2, 4), (4, 2), (1, 4), (2, 2), (1, 2)] if taps <= 49 else [(1, 4)]
+    if problem.x.kernel > 7:
+        tiles = [(1, 1)]
+    most = max(problem.y.out, 1)
+    lanes = dict.fromkeys(_lanes(caps, n) for n in (32, 8))
+    return [Choice("depthwise_conv2d", *t, n) for t in tiles for n in lanes if t[0] <= most]
+
+
+def _depthwise_cost(problem: Problem, choice: Choice) -> float:
+    """Cycles for a block of four channels, as lavapipe spends them (docs/decisions/0010): 25 for
+    eight lanes to load a texel of their windows, 100 to store one and 4 for each tap of it, 600 to
+    start a group. Idle lanes cost what others do."""
+    y, x, tile = problem.y, problem.x, choice.output_tile * choice.pixels
+    high = (choice.output_tile - 1) * y.stride + (y.kernel - 1) * y.dilation + 1
+    wide = (choice.pixels - 1) * x.stride + (x.kernel - 1) * x.dilation + 1
+    columns, rows = ceil_div(x.out, choice.pixels), ceil_div(y.out, choice.output_tile)
+    groups = ceil_div(columns * rows, choice.lanes)
+    lane = 25 * high * wide + tile * (100 + 4 * y.kernel * x.kernel)
+    return groups * (600 + ceil_div(choice.lanes, 8) * lane)
 
 
 def _tiles(problem: Problem, sizes: tuple[int, ...]) -> list[int]:
@@ -213,9 +238,13 @@ def _lanes(caps: DeviceCaps, wanted: int) -> int:
     return min(wanted, caps.max_workgroup_invocations, caps.max_workgroup_size[0])
 
 
-def _unrolls(caps: DeviceCaps) -> bool:
-    """Whether tiles by specialization constants end up in registers."""
-    return caps.unrolls_loops
+def _unrolls(problem: Problem, caps: DeviceCaps) -> bool:
+    """Whether tiles by specialization constants end up in registers; and whether a window that the
+    driver writes out whole is small enough to (63 columns take lavapipe 2.6 s, 1000 for ever)."""
+    columns = (problem.x.kernel - 1) * problem.x.dilation + 3 * problem.x.stride + 1
+    taps = problem.x.kernel * (problem.y.kernel if problem.is_depthwise else 1)
+    written = taps <= (MOST_TAPS if problem.is_depthwise else MOST_COLUMNS)
+    return caps.unrolls_loops and (problem.is_pointwise or (written and columns <= MOST_SPAN))
 
 
 def _shuffles(caps: DeviceCaps, tile: int, lanes: int) -> bool:

@@ -30,6 +30,8 @@ MODES: dict[str, Literal["reflect", "edge", "wrap"]] = {
 }
 #: dimensions of indexed_copy.comp
 KERNEL_DIMS = 5
+#: entries of an axis's table on the device; a longer one would take seconds to make
+LONGEST_TABLE = 1 << 22
 Ints = tuple[int, ...]
 
 
@@ -62,7 +64,8 @@ class Pad(Operator):
         if self.mode != "constant" and self.mode not in MODES:
             raise InvalidModelError(f"mode '{self.mode}' is not constant, reflect, edge or wrap")
         shape = tuple(d + a + b for d, (a, b) in zip(x.dims, widths, strict=True))
-        if min(shape, default=0) < 0:
+        left = [d + min(a, 0) + min(b, 0) for d, (a, b) in zip(x.dims, widths, strict=True)]
+        if min(left, default=0) < 0:
             raise InvalidModelError(f"pads {widths} take more of {x.dims} than there is")
         return TensorType(x.dtype, shape)
 
@@ -86,6 +89,8 @@ class Pad(Operator):
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         x = inputs[0]
+        if max(outputs[0].dims, default=0) > LONGEST_TABLE:
+            return f"an axis is longer than the {LONGEST_TABLE} entries of the kernel's table"
         if x is None or len(_collapsed(x.dims, self._node_maps(inputs))) > KERNEL_DIMS:
             return f"more than {KERNEL_DIMS} dimensions are padded, or lie between padded ones"
         return None

@@ -6,9 +6,12 @@ import math
 
 import numpy as np
 
-from vkconv.errors import InvalidModelError
+from vkconv.errors import InvalidInputError, InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.base import Operator, UnknownShapeError, operator
+
+#: three numbers of a run can ask for any length
+LONGEST = 1 << 28
 
 
 @operator("Range", since=(11, 27))
@@ -28,8 +31,11 @@ class Range(Operator):
 
     def reference(self, start: Array, limit: Array, delta: Array) -> Array:
         # floats of 16 bits are summed in float32, as stash_type says
+        count = _count(start, limit, delta)
+        if count > LONGEST:
+            raise InvalidInputError(f"{count} numbers are more than the {LONGEST} that it may make")
         kind = np.float32 if start.dtype == np.float16 else start.dtype
-        steps = np.arange(_count(start, limit, delta)).astype(kind)
+        steps = np.arange(count).astype(kind)
         progression = start.reshape(()).astype(kind) + steps * delta.reshape(()).astype(kind)
         return np.asarray(progression.astype(start.dtype))
 

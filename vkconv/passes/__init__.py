@@ -17,6 +17,7 @@ from vkconv.passes.cancel_transposes import cancel_transposes
 from vkconv.passes.eliminate_identities import eliminate_identities
 from vkconv.passes.fuse_activation import fuse_activation
 from vkconv.passes.fuse_attention import fuse_attention
+from vkconv.passes.fuse_deform_scaling import fuse_deform_scaling
 from vkconv.passes.fuse_layer_normalization import fuse_layer_normalization
 from vkconv.passes.fuse_linear_branches import fuse_linear_branches
 from vkconv.passes.fuse_residual import fuse_residual
@@ -48,6 +49,7 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
     fuse_attention,
     fuse_linear_branches,
     recognise_deform_conv,
+    fuse_deform_scaling,
     fuse_activation,
     fuse_residual,
     bound_integers,
@@ -73,9 +75,12 @@ def fuse_linear(graph: Graph) -> None:
     """
     eliminate_identities(graph)
     graph.keep_live()
-    fuse_linear_branches(graph, _recognised(graph))
+    reserved = _recognised(graph)
+    fuse_linear_branches(graph, reserved)
     graph.keep_live()
     recognise_deform_conv(graph)
+    graph.keep_live()
+    fuse_deform_scaling(graph, reserved)
     graph.keep_live()
 
 

@@ -23,6 +23,8 @@ from vkconv.passes.resolve_sequences import Sequences
 FOLD_LIMIT_BYTES = 512 << 20
 #: nor may all of them together, unless the model's constants are
 FOLD_TOTAL_BYTES = 1 << 30
+#: elements of one tensor: no device has memory for more, and sums of what is below do not overflow
+LARGEST_TENSOR = 1 << 38
 
 
 def infer_and_fold(graph: Graph) -> None:
@@ -124,6 +126,12 @@ def _types(node: Node) -> tuple[TensorType, ...]:
         raise InvalidModelError(
             f"{node} has {len(node.outputs)} outputs, {node.op_type} gives {len(types)}"
         )
+    for type_ in types:
+        if type_.is_static and type_.size > LARGEST_TENSOR:
+            raise InvalidModelError(
+                f"{node}: its output of shape {type_.shape} is larger than any memory; check the "
+                "shapes of the model's inputs"
+            )
     return types
 
 

@@ -70,7 +70,8 @@ def layer_for(node: Node, own: LinearMap, made: LinearMap, dtype: np.dtype[Any])
         if made.groups != int(attributes.get("group", 1)):
             attributes["group"] = made.groups
         layer = Layer(op_type, attributes, embedded(made, window), dtype)
-    if not max(made.bounds) < float(np.finfo(dtype).max) / 2:
+    # not max(bounds): that may pass over a NaN
+    if not all(bound < float(np.finfo(dtype).max) / 2 for bound in made.bounds):
         layer.weights()
         layer.bias()
     return layer

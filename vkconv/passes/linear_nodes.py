@@ -14,7 +14,7 @@ import numpy as np
 from vkconv.errors import VkconvError
 from vkconv.ir import Array, Node, Value
 from vkconv.ops.average_pool import AveragePool
-from vkconv.ops.base import create
+from vkconv.ops.base import check_inputs, create
 from vkconv.ops.batch_normalization import BatchNormalization
 from vkconv.ops.conv_geometry import per_axis
 from vkconv.passes.linear_map import InexactError, LinearMap, diagonal, moved
@@ -44,6 +44,7 @@ def read(node: Node, spaces: dict[Value, Space]) -> Reading | None:
     if reader is None or node.domain or len(node.outputs) != 1:
         return None
     try:
+        check_inputs(create(node), node)
         return reader(node, spaces)
     except VkconvError:  # attributes that do not fit: planning will say so
         return None
@@ -182,6 +183,8 @@ def _slice(node: Node, spaces: dict[Value, Space]) -> Reading | None:
     starts, ends = _ints(node, 1, "starts"), _ints(node, 2, "ends")
     if x is None or space is None or space.rows or starts is None or ends is None:
         return None
+    if x.type is not None and x.type.is_static and x.type.rank != space.rank:
+        return None
     given = _ints(node, 3, "axes")
     axes = tuple(range(len(starts))) if given is None else given
     steps = _ints(node, 4) or (1,) * len(starts)
@@ -192,6 +195,8 @@ def _slice(node: Node, spaces: dict[Value, Space]) -> Reading | None:
     taps = [Taps()] * space.axes
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         axis += space.rank if axis < 0 else 0
+        if not 0 <= axis < space.rank:
+            return None
         size = x.dims[axis] if x.type is not None and x.type.is_static else None
         span = _span(start, end, size)
         if span is None or step < 1:

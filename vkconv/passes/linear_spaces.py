@@ -66,7 +66,7 @@ def _spaces_of(node: Node) -> list[tuple[Value | None, Space]]:
     shape, rank = weights.array.shape, weights.array.ndim
     group = int(node.attributes.get("group", 1))
     if node.op_type in ("Conv", "ConvTranspose"):
-        if rank < 3 or group < 1 or 0 in shape:
+        if rank < 3 or group < 1 or 0 in shape or shape[0] % group:
             return []
         sizes = (shape[1] * group, shape[0])
         if node.op_type == "ConvTranspose":

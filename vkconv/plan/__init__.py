@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vkconv.capabilities import DeviceCaps
-from vkconv.dispatch import Dispatch, HostStep, Plan, Port, Step, Storage, View
+from vkconv.dispatch import Dispatch, HostSlot, HostStep, Plan, Port, Step, Storage, View
 from vkconv.errors import BuildError, VkconvError
 from vkconv.ir import Graph, Node, Value
 from vkconv.ops.base import Operator, Tensor, create
@@ -28,10 +28,14 @@ WAVES_MAY_COST = 1.05
 
 
 def make_plan(
-    graph: Graph, caps: DeviceCaps, store: ConstantStore, choices: Mapping[str, str] | None = None
+    graph: Graph,
+    caps: DeviceCaps,
+    store: ConstantStore,
+    choices: Mapping[str, str] | None = None,
+    places: dict[Value, View | HostSlot] | None = None,
 ) -> Plan:
     """Plan a graph whose layouts are assigned. ``choices`` are what tuning found: the key of a
-    kernel's problem to the textual form of its choice.
+    kernel's problem to the textual form of its choice. ``places`` takes where each value lies.
 
     Raises UnsupportedModelError when a limit of the device is exceeded.
     """
@@ -49,6 +53,8 @@ def make_plan(
         _output_port(name, value, views)
         for name, value in zip(graph.output_names, graph.outputs, strict=True)
     )
+    if places is not None:
+        places.update({v: views.place(v) for v in graph.values() if not v.is_constant})
     lifetimes = _lifetimes(steps, inputs, outputs)
     arena_size = place_storages(lifetimes)
     if caps.kind != "cpu" and not caps.host_only:
@@ -69,7 +75,14 @@ def make_plan(
         arena_lower_bound=lower_bound(lifetimes),
         constants=_constants(steps),
         storages=tuple(life.storage for life in lifetimes),
+        flops=_flops(operators),
     )
+
+
+def _flops(operators: Mapping[Node, Operator]) -> dict[str, int]:
+    """Floating-point operations by node, where there are any."""
+    counts = {n.name: op.flops(n.inputs, n.outputs) for n, op in operators.items()}
+    return {name: int(count) for name, count in counts.items() if count > 0}
 
 
 def _lower(

@@ -70,7 +70,7 @@ class PlanLowering:
         self, caps: DeviceCaps, store: ConstantStore, choices: Mapping[str, str] | None = None
     ) -> None:
         self.caps = caps
-        self.choices = choices or {}
+        self.choices = {} if choices is None else choices
         self.node = ""
         self.accesses: dict[int, tuple[Access, ...]] = {}
         self._store = store
@@ -150,6 +150,7 @@ class PlanLowering:
         self._check_names(module, "push constant", all_push, declared)
         known = {s.name for s in module.spec}
         self._check_names(module, "specialization constant", spec, known & set(spec))
+        self._check_numbers(kernel, {**all_push, **spec})
         self._check_grid(kernel, spec, grid)
         result = Dispatch(self.node, kernel, module.variant, ranges, all_push, dict(spec), grid)
         self.accesses[id(result)] = tuple(accesses)
@@ -222,6 +223,16 @@ class PlanLowering:
             raise BuildError(
                 f"{what} of shader '{module.kernel}' for node '{self.node}': {', '.join(wrong)}"
             )
+
+    def _check_numbers(self, kernel: str, values: Mapping[str, PushValue]) -> None:
+        """Kernels count in 32 bits; a model's attributes have 64."""
+        for name, value in values.items():
+            for number in (value,) if isinstance(value, (int, float)) else value:
+                if isinstance(number, int) and not -(2**31) <= number < 2**32:
+                    raise UnsupportedModelError(
+                        f"node '{self.node}': {name} = {number} is more than the 32 bits of kernel "
+                        f"'{kernel}'"
+                    )
 
     def _check_grid(
         self, kernel: str, spec: Mapping[str, Number], grid: tuple[int, int, int]

@@ -105,7 +105,10 @@ def read_compiled(source: Any) -> CompiledModel:
     ports = {(p.name, TensorType(p.dtype, p.shape)) for p in planned.plan.inputs}
     if ports != set(inputs) or len(ports) != len(planned.plan.inputs):
         raise body.wrong("inputs", "what the plan takes")
-    if planned.rest is None and [p.name for p in planned.plan.outputs] != [n for n, _ in outputs]:
+    made = [p.name for p in planned.plan.outputs]
+    if planned.rest is not None:
+        made = planned.rest.graph.output_names
+    if made != [name for name, _ in outputs]:
         raise body.wrong("outputs", "what the plan gives")
     caps = _read_caps(body.fields("caps"))
     device, images = body.text("device"), _read_images(body, inputs)

@@ -18,10 +18,16 @@ from vkconv.plan_file.fields import Fields
 from vkconv.shaders import ShaderModule
 
 #: specialization constants are sizes of tiles and windows: kernels unroll loops over them, and the
-#: driver would unroll a wrong one for hours. The most that operators ask for is a few thousand
+#: driver would unroll a wrong one for hours, and crash on a negative one. The most that operators
+#: ask for is a few thousand
 LARGEST_SPECIALIZATION = 1 << 16
 #: and the most of the product of those that are no size of a workgroup
-LARGEST_UNROLLED = 1 << 24
+LARGEST_PRODUCT = 1 << 24
+#: sums that a kernel writes out whole, its window's taps included: the most of one such number, and
+#: of their product; convolutions ask for 5,000
+_WRITTEN_OUT = ("OUTPUT_TILE", "PIXELS", "ROWS", "SPLIT", "CHANNELS", "KERNEL_W", "KERNEL_H")
+LARGEST_WRITTEN_OUT = 128
+MOST_WRITTEN_OUT = 1 << 13
 _RANGES = {"int": (-(2**31), 2**31 - 1), "uint": (0, 2**32 - 1), "bool": (0, 1)}
 
 
@@ -48,7 +54,7 @@ def checked_spec(module: ShaderModule, row: Fields) -> dict[str, Number]:
     """The specialization constants of a dispatch."""
     fields = {f.name: f for f in module.spec}
     result: dict[str, Number] = {}
-    unrolled = 1
+    product = written_out = 1
     for name, value in row.table("spec").items():
         if name not in fields:
             raise row.wrong("spec", f"the specialization constants of kernel '{module.kernel}'")
@@ -57,11 +63,15 @@ def checked_spec(module: ShaderModule, row: Fields) -> dict[str, Number]:
             if not -LARGEST_SPECIALIZATION <= number <= LARGEST_SPECIALIZATION:
                 raise row.fail(f"'{name}' = {number} of {row.where} is too large")
             if not name.startswith("local_size_"):
-                unrolled *= max(1, abs(number))
-            elif number < 1:
+                product *= max(1, number)
+            if name in _WRITTEN_OUT:
+                written_out *= max(1, number) if name != "CHANNELS" else 1
+                if number > LARGEST_WRITTEN_OUT:
+                    raise row.fail(f"'{name}' = {number} of {row.where} is too large")
+            if number < name.startswith("local_size_"):
                 raise row.fail(f"'{name}' = {number} of {row.where} is no size")
         result[name] = number
-    if unrolled > LARGEST_UNROLLED:
+    if product > LARGEST_PRODUCT or written_out > MOST_WRITTEN_OUT:
         raise row.fail(f"the specialization constants of {row.where} are too large")
     return result
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vkconv.errors import UnsupportedModelError
+from vkconv.errors import UnsupportedModelError, VkconvError
 from vkconv.ir import DTYPES, Array, Dim, Graph, Node, TensorType, Value
 from vkconv.plan_file.container import Reader, Writer
 from vkconv.plan_file.fields import LARGEST, Fields
@@ -171,11 +171,22 @@ def read_graph(fields: Fields, reader: Reader, depth: int = 0) -> Graph:
             name: read_attribute(value, reader, depth)
             for name, value in row.table("attributes").items()
         }
+        _check_node(node, row)
         graph.nodes.append(node)
     graph.outputs = present(fields, "outputs", new=False)
     if graph.output_names and len(graph.output_names) != len(graph.outputs):
         raise fields.wrong("output_names", "one name an output")
     return graph
+
+
+def _check_node(node: Node, row: Fields) -> None:
+    """Its operator takes its attributes and inputs: passes take that for granted."""
+    from vkconv.ops.base import check_inputs, create
+
+    try:
+        check_inputs(create(node), node)
+    except VkconvError as error:
+        raise row.fail(str(error)) from None
 
 
 def write_names(graph: Graph) -> dict[str, Any]:

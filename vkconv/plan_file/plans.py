@@ -86,6 +86,7 @@ class _PlanWriter:
             "steps": steps,
             "inputs": inputs,
             "outputs": outputs,
+            "flops": {name: int(count) for name, count in plan.flops.items()},
         }
 
     def _storage(self, storage: Storage) -> int:
@@ -176,7 +177,15 @@ class _PlanReader:
             arena_lower_bound=fields.integer("arena_lower_bound", 0, self._arena),
             constants=tuple(s for s in read.values() if s.is_constant),
             storages=tuple(arena),
+            flops=self._flops(),
         )
+
+    def _flops(self) -> dict[str, int]:
+        """Of the nodes; files of earlier versions say nothing."""
+        if "flops" not in self._fields:
+            return {}
+        counts = self._fields.fields("flops")
+        return {name: counts.integer(name) for name in self._fields.table("flops")}
 
     def _storage(self, row: Fields) -> Storage:
         size, name = row.integer("size", 1), row.text("name")

@@ -1,6 +1,7 @@
 """Pictures and boxes: everything a detector needs around its network.
 
     load_image -> prepare (letterbox) -> [the network] -> detect (decode, NMS) -> draw_detections
+    run_tiled: a large picture -> tiles -> [the network] -> one seamless map
 
 Imports numpy, Pillow and ``vkconv.errors`` only, and knows no model, session or device: its
 functions work as well with another runtime's outputs.
@@ -18,6 +19,7 @@ from vkconv.vision.labels import (
 )
 from vkconv.vision.nms import non_maximum_suppression, overlap
 from vkconv.vision.preprocess import Letterbox, image_to_tensor, letterbox, load_image
+from vkconv.vision.tiling import margin_needed, mirrored, run_tiled
 
 __all__ = [
     "COCO_NAMES",
@@ -34,10 +36,13 @@ __all__ = [
     "image_to_tensor",
     "letterbox",
     "load_image",
+    "margin_needed",
     "metadata_class_names",
+    "mirrored",
     "non_maximum_suppression",
     "overlap",
     "prepare",
     "prepare_pixels",
     "read_labels",
+    "run_tiled",
 ]

@@ -5,7 +5,8 @@ package ``kp`` (0.9). Only this package imports ``kp``, and only when such a dev
 
     loader       imports kp and proves that numbers come through it unharmed
     submissions  which dispatches may go to the device together; pure data
-    tensors      kp tensors for storages
+    tensors      makes kp tensors, once the driver has said that there is room
+    binding      storages and dispatches in kp's terms
     device       opening, constants, limits
     executable   a plan, recorded; run
 """

@@ -110,10 +110,9 @@ class Constants:
 
     def close(self) -> None:
         """Frees everything, used or not."""
-        for block in self._blocks:
-            self._memory.free(block.buffer)
-        self._blocks.clear()
         self._entries.clear()
+        while self._blocks:
+            self._memory.free(self._blocks.pop().buffer)
 
     def _place(self, size: int, expected: int, storage: Storage) -> _Entry:
         for block in self._blocks:
@@ -155,11 +154,12 @@ class Constants:
     def _upload_staged(self, rows: list[tuple[Buffer, int, Array]]) -> None:
         """Through a staging buffer, one submission per filling of it."""
         total = sum(data.size for _, _, data in rows)
-        staging = self._memory.create(
-            min(total, STAGING_BYTES), "upload", "the staging of constants"
-        )
         fence = self._queue.fence()
+        staging: Buffer | None = None
         try:
+            staging = self._memory.create(
+                min(total, STAGING_BYTES), "upload", "the staging of constants"
+            )
             batch: list[Copy] = []
             filled = 0
             for target, offset, data in rows:
@@ -178,7 +178,8 @@ class Constants:
         finally:
             if self._queue.settle(fence):
                 self._queue.destroy(fence)
-                self._memory.free(staging)
+                if staging is not None:
+                    self._memory.free(staging)
 
     def _submit(self, copies: list[Copy], fence: Any) -> None:
         pool = CommandPool(self._api, self._device, self._queue.family)

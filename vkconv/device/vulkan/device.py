@@ -82,6 +82,7 @@ class Core:
             api.lib.vkDestroyDevice(self.handle, api.ffi.NULL)
             raise
         self.closed = False
+        self._is_freeing = False
         self.resources: set[Resource] = set()
         #: resources whose executable was collected; a finalizer may run inside any call, so it only
         #: appends
@@ -103,19 +104,28 @@ class Core:
         """Frees everything, once. The handles of a device that hangs are abandoned."""
         self.system.check_usable()
         with self.lock:
-            if self.closed:
+            if self._is_freeing:
                 return
-            self.closed = True
+            self.closed = self._is_freeing = True
+        try:
+            self._free()
+        except BaseException:
+            # Ctrl-C: whoever closes next goes on here, at the latest the exit
+            self._is_freeing = False
+            raise
+
+    def _free(self) -> None:
         settled = True
         for resource in list(self.resources):
             settled = resource.close() and settled
-        self.system.open.discard(self)
         if not settled:
             self.system.has_abandoned = True
+            self.system.open.discard(self)
             return
         with self.lock:
             self.pipelines.close()
             self.constants.close()
+            self.system.open.discard(self)
             self.api.lib.vkDestroyDevice(self.handle, self.api.ffi.NULL)
 
 

@@ -23,7 +23,7 @@ from vkconv.device.vulkan.descriptors import Descriptors
 from vkconv.device.vulkan.memory import Buffer
 from vkconv.device.vulkan.pipelines import usable_cores
 from vkconv.device.vulkan.probe import Probe
-from vkconv.device.vulkan.queue import Fence
+from vkconv.device.vulkan.queue import Fence, Queue
 from vkconv.device.vulkan.recording import BoundDispatch, CommandPool
 from vkconv.dispatch import Dispatch, Storage
 from vkconv.errors import VkconvError
@@ -103,25 +103,33 @@ def _help(core: Core, items: deque[Item], room: int) -> None:
 def _compile_on(twin: Core, items: deque[Item], room: int) -> None:
     """Takes and compiles ``items``; their buffers are stand-ins of ``room`` bytes, never touched
     (what matters to the driver is their format, and that sizes are no powers of two)."""
+    made = _Made(twin.queue)
+    twin.resources.add(made)
     buffer = twin.memory.create(room, "device", "a stand-in for tensors")
-    fence = twin.queue.fence()
+    made.undo.callback(twin.memory.free, buffer)
     pool = CommandPool(twin.api, twin.handle, twin.queue.family)
-    bindings: list[Descriptors] = []
-    try:
-        while (item := _taken(items)) is not None:
-            bound, sets = _bind(twin, item, buffer)
-            bindings.append(sets)
-            _dispatch_nothing(twin, pool, fence, [bound])
-    finally:
-        if twin.queue.settle(fence):
-            pool.close()
-            for sets in bindings:
-                sets.close()
-            twin.queue.destroy(fence)
-            twin.memory.free(buffer)
+    made.undo.callback(pool.close)
+    while (item := _taken(items)) is not None:
+        _dispatch_nothing(twin, pool, made.fence, [_bind(twin, item, buffer, made)])
 
 
-def _bind(twin: Core, item: Item, buffer: Buffer) -> tuple[BoundDispatch, Descriptors]:
+class _Made:
+    """What a helper has made on its device, which frees it when it is closed."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self.fence = queue.fence()
+        self.undo = contextlib.ExitStack()
+
+    def close(self) -> bool:
+        if not self._queue.settle(self.fence):
+            return False  # the device hangs, and keeps all of it
+        self.undo.close()
+        self._queue.destroy(self.fence)
+        return True
+
+
+def _bind(twin: Core, item: Item, buffer: Buffer, made: _Made) -> BoundDispatch:
     """The item on another device, every buffer bound to the start of ``buffer``."""
     dispatch, module, bound = item
 
@@ -131,10 +139,11 @@ def _bind(twin: Core, item: Item, buffer: Buffer) -> tuple[BoundDispatch, Descri
     ranges = {name: replace(r, offset=0) for name, r in dispatch.buffers.items()}
     program = twin.pipelines.program(module)
     sets = Descriptors(twin.api, twin.handle, twin.probe, twin.pipelines.descriptor_types, locate)
+    made.undo.callback(sets.close)
     cell = sets.add(replace(dispatch, buffers=ranges), program)
     sets.create()
     pipeline = twin.pipelines.pipeline(program, dispatch.spec)
-    return replace(bound, pipeline=pipeline, layout=program.layout, sets=cell), sets
+    return replace(bound, pipeline=pipeline, layout=program.layout, sets=cell)
 
 
 def _dispatch_nothing(

@@ -3,7 +3,7 @@
     VKCONV_LIMITS="max_storage_buffer_range=1048576,subgroup_size=4"
 
 Names are the whole-number fields of ``DeviceCaps``, and ``max_allocation_bytes``. A value above
-what the device offers changes nothing: limits are lowered only.
+what the device offers, or above that of VKCONV_PROFILE, changes nothing: limits are lowered only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 
 from vkconv.capabilities import DeviceCaps
+from vkconv.device.vulkan.profiles import chosen_profile
 from vkconv.errors import DeviceError
 
 _ALLOCATION = "max_allocation_bytes"
@@ -25,8 +26,11 @@ NAMES: tuple[str, ...] = (
 
 
 def given_limits() -> dict[str, int]:
-    """The limits that VKCONV_LIMITS names. Raises DeviceError for what it does not take."""
-    found: dict[str, int] = {}
+    """The limits of VKCONV_PROFILE and VKCONV_LIMITS, the lower of both.
+
+    Raises DeviceError for what they do not take.
+    """
+    found = dict(chosen_profile().limits)
     for part in os.environ.get("VKCONV_LIMITS", "").split(","):
         if not part.strip():
             continue
@@ -41,7 +45,7 @@ def given_limits() -> dict[str, int]:
             )
         if name == "subgroup_size" and int(text) & (int(text) - 1):
             raise DeviceError(f"VKCONV_LIMITS: subgroup_size is a power of two, not {text}")
-        found[name] = int(text)
+        found[name] = min(int(text), found.get(name, int(text)))
     return found
 
 

@@ -82,21 +82,11 @@ class Memory:
             raise self._no_room(size, what, str(error)) from None
         needs = api.ffi.new("VkMemoryRequirements *")
         lib.vkGetBufferMemoryRequirements(self._device, handle, needs)
-        memory = None
-        failure = "no memory type fits"
-        for kind in self._types(int(needs.memoryTypeBits), purpose):
-            request = api.struct(
-                "VkMemoryAllocateInfo", allocationSize=needs.size, memoryTypeIndex=kind.index
-            )
-            out = api.ffi.new("VkDeviceMemory *")
-            result = lib.vkAllocateMemory(self._device, request, api.ffi.NULL, out)
-            if result == 0:
-                memory = out[0]
-                break
-            failure = api.result_name(result)
-        if memory is None:
+        try:
+            memory, kind = self._allocate(needs, purpose, size, what)
+        except BaseException:
             lib.vkDestroyBuffer(self._device, handle, api.ffi.NULL)
-            raise self._no_room(size, what, failure)
+            raise
         self._count += 1
         buffer = Buffer(handle, memory, size, None, bool(kind.flags & self._cached))
         try:
@@ -107,6 +97,9 @@ class Memory:
                     lib.vkMapMemory(self._device, memory, 0, needs.size, 0, where), "mapping memory"
                 )
                 buffer.mapped = np.frombuffer(api.ffi.buffer(where[0], size), np.uint8)
+        except OutOfDeviceMemoryError as error:
+            self.free(buffer)
+            raise self._no_room(size, what, str(error)) from None
         except BaseException:
             self.free(buffer)
             raise
@@ -119,6 +112,23 @@ class Memory:
         self._api.lib.vkDestroyBuffer(self._device, buffer.handle, null)
         self._api.lib.vkFreeMemory(self._device, buffer.memory, null)
         self._count -= 1
+
+    def _allocate(
+        self, needs: Any, purpose: Purpose, size: int, what: str
+    ) -> tuple[Any, MemoryType]:
+        """Memory of the best type that has room."""
+        api = self._api
+        failure = "no memory type fits"
+        for kind in self._types(int(needs.memoryTypeBits), purpose):
+            request = api.struct(
+                "VkMemoryAllocateInfo", allocationSize=needs.size, memoryTypeIndex=kind.index
+            )
+            out = api.ffi.new("VkDeviceMemory *")
+            result = api.lib.vkAllocateMemory(self._device, request, api.ffi.NULL, out)
+            if result == 0:
+                return out[0], kind
+            failure = api.result_name(result)
+        raise self._no_room(size, what, failure)
 
     def _types(self, bits: int, purpose: Purpose) -> list[MemoryType]:
         """The memory types to try, best first; of equals the driver lists the faster first."""

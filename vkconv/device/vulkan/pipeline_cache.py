@@ -109,6 +109,10 @@ class PipelineCache:
 
     def close(self) -> None:
         """Saves, and destroys the driver's object."""
-        self.save()
-        if self.handle != self._api.ffi.NULL:
-            self._api.lib.vkDestroyPipelineCache(self._device, self.handle, self._api.ffi.NULL)
+        null = self._api.ffi.NULL
+        try:
+            self.save()
+        finally:
+            handle, self.handle = self.handle, null
+            if handle != null:
+                self._api.lib.vkDestroyPipelineCache(self._device, handle, null)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -54,6 +55,8 @@ class Pipelines:
         self._grown = False
         #: those that the driver has seen dispatched (``first_dispatch``)
         self.dispatched: set[Any] = set()
+        #: processor seconds that making each one took: how much code it is, its loops unrolled
+        self.effort: dict[Any, float] = {}
         c = api.c
         self.descriptor_types: dict[str, int] = {
             "storage_buffer": c.VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
@@ -108,16 +111,19 @@ class Pipelines:
     def close(self) -> None:
         """Destroys everything and saves the cache (some drivers compile at first dispatch)."""
         lib, null = self._api.lib, self._api.ffi.NULL
-        for program in self._made:
-            wait(program.pending.values())
-            done = [f.result() for f in program.pending.values() if f.exception() is None]
-            program.pending.clear()
+        pending = [f for program in self._made for f in program.pending.values()]
+        for future in pending:
+            future.cancel()  # what no thread has begun
+        wait(pending)
+        while self._made:
+            program = self._made.pop()
+            asked = [f for f in program.pending.values() if not f.cancelled()]
+            done = [f.result() for f in asked if f.exception() is None]
             for pipeline in [*program.pipelines.values(), *done]:
                 lib.vkDestroyPipeline(self._device, pipeline, null)
             lib.vkDestroyPipelineLayout(self._device, program.layout, null)
             lib.vkDestroyDescriptorSetLayout(self._device, program.set_layout, null)
             lib.vkDestroyShaderModule(self._device, program.handle, null)
-        self._made.clear()
         self._programs.clear()
         self._cache.close()
 
@@ -202,12 +208,14 @@ class Pipelines:
         info.stage.pName = c_string(api, "main")
         info.stage.pSpecializationInfo = special
         out = api.ffi.new("VkPipeline *")
+        began = time.thread_time()
         api.check(
             api.lib.vkCreateComputePipelines(
                 self._device, self._cache.handle, 1, info, api.ffi.NULL, out
             ),
             f"compiling kernel '{program.module.kernel}'",
         )
+        self.effort[out[0]] = time.thread_time() - began
         return out[0]
 
 

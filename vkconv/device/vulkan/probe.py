@@ -1,8 +1,8 @@
 """What one physical device offers: limits, features and memory types, less what is switched off.
 
-The only reader of device properties. ``VKCONV_DISABLE`` switches features off and ``VKCONV_LIMITS``
-lowers limits, to imitate a small device on a large one; QUIRKS switches off what a driver offers
-but does badly.
+The only reader of device properties. ``VKCONV_DISABLE`` switches features off, ``VKCONV_LIMITS``
+lowers limits, and ``VKCONV_PROFILE`` names a set of both, to imitate a small device on a large one;
+QUIRKS switches off what a driver offers but does badly.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from vkconv.capabilities import DeviceCaps, DeviceInfo, DeviceKind
 from vkconv.device.vulkan.limits import allocation_limit, given_limits, with_lower_limits
 from vkconv.device.vulkan.loader import API_VERSION, Api, text
+from vkconv.device.vulkan.profiles import chosen_profile
 from vkconv.errors import DeviceError
 
 #: what VKCONV_DISABLE may name
@@ -29,6 +30,7 @@ FEATURES: Mapping[str, str] = {
     "timestamps": "GPU timestamps (profiles are then taken one submission per dispatch)",
     "pipeline_cache": "the pipeline cache on disk",
     "plan_cache": "the plan cache on disk",
+    "tuning": "tuning records (kernels are chosen by rule)",
 }
 
 
@@ -92,14 +94,17 @@ class Probe:
 
 
 def disabled_features() -> frozenset[str]:
-    """The features named by VKCONV_DISABLE. Raises DeviceError for a name that does not exist."""
+    """The features named by VKCONV_DISABLE, and those that VKCONV_PROFILE does without.
+
+    Raises DeviceError for a name that does not exist.
+    """
     names = {n.strip() for n in os.environ.get("VKCONV_DISABLE", "").split(",")} - {""}
     unknown = sorted(names - set(FEATURES))
     if unknown:
         raise DeviceError(
             f"VKCONV_DISABLE names unknown feature '{unknown[0]}'; it takes {', '.join(FEATURES)}"
         )
-    return _with_parts(names)
+    return _with_parts(names | chosen_profile().disable)
 
 
 def _with_parts(names: set[str]) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -79,10 +80,15 @@ class Queue:
         lib = self._api.lib
         if fence.pending:  # an earlier wait was interrupted
             self.wait(fence)
-        lib.vkResetFences(self._device, 1, fence.cell)
+        # a fence that stayed signalled would let the wait end before the work
+        self._api.check(lib.vkResetFences(self._device, 1, fence.cell), "resetting a fence")
         fence.pending = True  # before, so that Ctrl-C cannot come between
-        with self._lock:
-            result = lib.vkQueueSubmit(self.handle, 1, submit, fence.handle)
+        try:
+            with self._lock:
+                result = lib.vkQueueSubmit(self.handle, 1, submit, fence.handle)
+        except BaseException:  # Ctrl-C, before the driver got the work or after
+            self._drain(fence)
+            raise
         if result != 0:
             fence.pending = False
             self._failed(result, "submitting work")
@@ -104,6 +110,23 @@ class Queue:
             return True  # spec 5.2.3: work on a lost device counts as ended
         except DeviceError:
             return False
+
+    def _drain(self, fence: Fence) -> None:
+        """Waits for all that was submitted, ``fence``'s work among it or not.
+
+        A fence signals after everything submitted before (spec 7.3), so one more tells.
+        """
+        with contextlib.suppress(DeviceError):
+            last = self.fence()
+            with self._lock:
+                result = self._api.lib.vkQueueSubmit(
+                    self.handle, 0, self._api.ffi.NULL, last.handle
+                )
+            last.pending = result == 0
+            if result == 0 and self.settle(last):
+                fence.pending = False
+            if not last.pending:
+                self.destroy(last)
 
     def _signals_within(self, fence: Fence, seconds: float) -> bool:
         lib, timed_out = self._api.lib, self._api.c.VK_TIMEOUT

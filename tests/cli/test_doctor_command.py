@@ -1,0 +1,244 @@
+"""``vkconv doctor``: the block it prints, the self-test, machines where something is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vkconv import shaders
+from vkconv.cli.main import main
+from vkconv.device import open_device
+from vkconv.diagnosis import report, system
+from vkconv.diagnosis.families import FAMILIES, family_graph
+from vkconv.diagnosis.self_test import FamilyResult, run_self_test
+from vkconv.plan import lowering
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VKCONV_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def doctor(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    """In a process of its own: exit code, stdout, stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vkconv.cli.main", "doctor", *arguments],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}, timeout=120,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr + done.stdout
+    return done.returncode, done.stdout, done.stderr
+
+
+# --- a machine that works ----------------------------------------------------------------------
+
+
+def test_the_block_of_a_machine_that_works(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr()
+    info = open_device("auto")
+    name = info.info.name
+    info.close()
+    for text in (
+        "VERSIONS", "vkconv", "numpy", "ENVIRONMENT", "VKCONV_CACHE_DIR", "CACHE", "writable",
+        "LOADER AND DRIVERS", "DEVICE 0", name, "max_storage_buffer_range", "quirk", "SELF-TEST",
+        "RESULT: all kernel families work", *FAMILIES,
+    ):  # fmt: skip
+        assert text in said.out, text
+    assert not said.err and "\x1b" not in said.out
+    assert str(Path.home()) not in said.out
+    assert all(len(line.rstrip()) == len(line) for line in said.out.splitlines())
+
+
+def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json", "--no-self-test"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["well"] is True and made["self_test"] == [] and made["tested"] is None
+    assert made["sections"]["device 0"]["kind"] and made["sections"]["versions"]["vkconv"]
+
+
+def test_the_self_test_reaches_most_kernels_on_the_device() -> None:
+    device = open_device("auto")
+    heard: list[FamilyResult] = []
+    try:
+        results = run_self_test(device, tell=heard.append)
+    finally:
+        device.close()
+    assert heard == results and [r.family for r in results] == list(FAMILIES)
+    assert all(r.holds for r in results), [r for r in results if not r.holds]
+    assert sum(r.seconds for r in results) < 20
+    reached = {kernel.split("/")[0] for r in results for kernel in r.kernels}
+    known = {path.stem.removesuffix("_spv") for path in Path(shaders.__file__).parent.glob(
+        "_spirv/*_spv.py")}  # fmt: skip
+    assert reached <= known
+    if {"VKCONV_DISABLE", "VKCONV_LIMITS", "VKCONV_DEVICE"} & set(os.environ):
+        return  # a small device runs a part on the host
+    assert not any(r.hosts for r in results) and len(reached) >= 60, sorted(known - reached)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_knows_what_it_computes(family: str) -> None:
+    """The case's results vary: one that is constant shows nothing."""
+    graph, feeds = family_graph(family)
+    assert len({v.name for v in graph.outputs}) == len(graph.outputs)
+    assert set(feeds) == {v.name for v in graph.inputs}
+    assert all(array.size > 1 and array.min() != array.max() for array in feeds.values())
+
+
+def test_a_family_that_fails_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = lowering.PlanLowering.dispatch
+
+    def dispatch(self: Any, kernel: str, buffers: Any, push: Any, *rest: Any, **axes: str) -> Any:
+        if kernel == "upsample2d":
+            push = {name: 1 if name.startswith("scale") else v for name, v in push.items()}
+        if kernel == "softmax":
+            raise RuntimeError("planted")
+        return real(self, kernel, buffers, push, *rest, **axes)
+
+    monkeypatch.setattr(lowering.PlanLowering, "dispatch", dispatch)
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    failed = [line.split()[1] for line in said.splitlines() if line.startswith("  FAIL")]
+    assert "normalisation" in failed and "planted" in said
+    assert "convolution" not in failed and "pooling" not in failed
+    assert "ERROR: self-test of normalisation" in said and "remedy: update" in said
+
+
+def test_wrong_numbers_fail_a_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = lowering.PlanLowering.dispatch
+
+    def dispatch(self: Any, kernel: str, buffers: Any, push: Any, *rest: Any, **axes: str) -> Any:
+        if kernel == "image_to_tensor":
+            push = {**push, "width": push["width"] - 1} if "width" in push else dict(
+                push, **{next(iter(push)): 0})  # fmt: skip
+        return real(self, kernel, buffers, push, *rest, **axes)
+
+    monkeypatch.setattr(lowering.PlanLowering, "dispatch", dispatch)
+    device = open_device("auto")
+    try:
+        (result,) = run_self_test(device, ["images"])
+    finally:
+        device.close()
+    assert not result.holds and "ImageToTensor by" in result.failure
+
+
+# --- machines where something is missing -------------------------------------------------------
+
+
+def test_no_loader(tmp_path: Path) -> None:
+    (tmp_path / "vulkan.py").write_text("raise OSError('no libvulkan.so')")
+    code, said, err = doctor(PYTHONPATH=str(tmp_path))
+    assert code == 1 and "loader         none" in said and "no Vulkan loader" in said
+    assert "remedy: " in said and "RESULT: 1 error" in said and not err
+
+
+def test_no_binding(tmp_path: Path) -> None:
+    (tmp_path / "vulkan.py").write_text("raise ImportError('no module named cffi')")
+    code, said, _ = doctor(PYTHONPATH=str(tmp_path))
+    assert code == 1 and "remedy: pip install vulkan" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "there is no such file"),
+        ("{", "it is no driver file"),
+        ("[]", "it is no driver file"),
+        ('{"ICD": {"library_path": "./gone.so", "api_version": "1.1"}}', "cannot be loaded"),
+    ],
+)
+def test_a_broken_driver_file(tmp_path: Path, content: str | None, says: str) -> None:
+    path = tmp_path / "broken_icd.json"
+    if content is not None:
+        path.write_text(content)
+    code, said, _ = doctor("--json", VK_ICD_FILENAMES=str(path), VK_DRIVER_FILES="")
+    made = json.loads(said)
+    assert code == 1 and not made["well"]
+    found = {f["level"]: f for f in made["findings"]}
+    assert says in found["warning"]["what"] and "broken_icd.json" in found["warning"]["what"]
+    assert "VK_ICD_FILENAMES" in found["warning"]["remedy"]
+    assert found["error"]["what"].startswith("no Vulkan driver") and found["error"]["remedy"]
+
+
+def test_a_wrong_switch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VKCONV_DISABLE", "magic")
+    assert main(["doctor"]) == 1
+    assert "unknown feature 'magic'" in capsys.readouterr().out
+
+
+def test_switches_and_limits_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VKCONV_DISABLE", "texel,timestamps")
+    monkeypatch.setenv("VKCONV_LIMITS", "subgroup_size=4")
+    assert main(["doctor", "--no-self-test"]) == 0
+    said = capsys.readouterr().out
+    assert "storage_texel, texel, timestamps, uniform_texel" in said
+    assert "subgroup_size 4" in said and "subgroup_size=4" in said
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VKCONV_CACHE_DIR", str(tmp_path / "file" / "below"))
+    assert main(["doctor", "--no-self-test"]) == 0
+    said = capsys.readouterr().out
+    assert "WARNING: the cache cannot be used" in said and "writable       no" in said
+
+
+def test_a_device_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--device", "99"]) == 1
+    assert "choose one of the devices above" in capsys.readouterr().out
+
+
+def test_the_reference_needs_no_doctor(refused: Callable[..., str]) -> None:
+    assert "Vulkan devices" in refused(main, ["doctor", "--device", "reference"], 1)
+
+
+def test_a_gpu_without_driver_or_permission(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = report.diagnose(self_test=False)
+    kinds = {rows[1][1] for title, rows in made.sections.items() if title.startswith("device ")}
+    if kinds != {"cpu"}:
+        pytest.fail("this test needs a machine with a CPU driver alone")
+    monkeypatch.setattr(system, "render_nodes", lambda: ["/dev/dri/renderD128"])
+    monkeypatch.setattr(system, "locked_render_nodes", lambda: [])
+    (finding,) = report.diagnose(self_test=False).findings
+    assert finding.is_warning and "only a driver for the processor" in finding.what
+    monkeypatch.setattr(system, "locked_render_nodes", lambda: ["/dev/dri/renderD128"])
+    (finding,) = report.diagnose(self_test=False).findings
+    assert "no permission" in finding.what and "usermod" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("platform", "release", "says"),
+    [
+        ("linux", {"ID": "debian"}, "apt install libvulkan1 mesa-vulkan-drivers"),
+        ("linux", {"ID": "linuxmint", "ID_LIKE": "ubuntu debian"}, "apt install"),
+        ("linux", {"ID": "fedora"}, "dnf install"),
+        ("linux", {"ID": "opensuse-leap"}, "zypper install"),
+        ("linux", {"ID": "arch"}, "pacman -S"),
+        ("linux", {"ID": "alpine"}, "apk add"),
+        ("linux", {}, "on Debian and Ubuntu"),
+        ("darwin", {}, "molten-vk"),
+        ("win32", {}, "current driver"),
+    ],
+)
+def test_remedies_name_packages_of_the_system(
+    monkeypatch: pytest.MonkeyPatch, platform: str, release: dict[str, str], says: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(system, "_os_release", lambda: release)
+    assert says in system.install_remedy()
