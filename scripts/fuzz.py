@@ -3,7 +3,7 @@
 
     python scripts/fuzz.py --count 200000 --workers 4 --out fuzz-out     # goes on where it stopped
     python scripts/fuzz.py --target plan --count 20000 --out fuzz-plans
-    python scripts/fuzz.py --show 4711                                   # one mutant, in this process
+    python scripts/fuzz.py --show 4711                    # one mutant, in this process
     python scripts/fuzz.py --minimise fuzz-out/findings/4711.onnx
 
 Mutant n is the same wherever it is made from the same seeds, so a number is all a report needs. A
@@ -217,9 +217,7 @@ def note(line: dict[str, Any], worker: Worker, record: Record) -> None:
         print(f"{line['number']}: {line['finding'][:200]}", flush=True)
 
 
-def died(
-    worker: Worker, text: str, why: str, record: Record, out: Path, again: list[int]
-) -> None:
+def died(worker: Worker, text: str, why: str, record: Record, out: Path, again: list[int]) -> None:
     """The mutant a dead worker was at is a finding; the others it owed are tried again."""
     code = worker.child.returncode
     if not worker.owed:

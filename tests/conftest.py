@@ -22,6 +22,17 @@ from tests import drivers, validation
 from tests.conformance import summary
 from vkconv.device.vulkan.profiles import PROFILES
 
+#: what runs under --validate, --driver or --profile where no test is named
+ON_THE_DEVICE = (
+    "tests/ops",
+    "tests/models",
+    "tests/cli",
+    "tests/test_async_runs.py",
+    "tests/test_control_flow.py",
+    "tests/test_io_binding.py",
+    "tests/test_random_graphs.py",
+    "tests/test_session.py",
+)
 _messages = pytest.StashKey[validation.Messages]()
 
 
@@ -41,6 +52,9 @@ def pytest_configure(config: pytest.Config) -> None:
         drivers.select_driver(config.getoption("--driver"))
     if config.getoption("--profile"):
         os.environ["VKCONV_PROFILE"] = config.getoption("--profile")
+    elsewhere = any(config.getoption(name) for name in ("--validate", "--driver", "--profile"))
+    if elsewhere and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        config.args = list(ON_THE_DEVICE)
     has_workers = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
     if config.getoption("--validate") and not has_workers:
         config.stash[_messages] = _watched_layer()

@@ -80,7 +80,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "yolov7_tiny.onnx"
-    return export(yolov7_tiny(), (1, 3, 128, 128), path, outputs=OUTPUTS)
+    return export(yolov7_tiny(), (1, 3, 64, 64), path, outputs=OUTPUTS)
 
 
 @pytest.fixture(params=["demo", "yolov7-tiny"])

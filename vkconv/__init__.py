@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vkconv.io_binding import IOBinding
     from vkconv.memory_report import MemoryReport
     from vkconv.session import InferenceSession
+    from vkconv.tuning import Tuning
     from vkconv.verification import Verification, verify
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ __all__ = [
     "MemoryReport",
     "NodeArg",
     "OutOfDeviceMemoryError",
+    "Tuning",
     "UnsupportedModelError",
     "Verification",
     "VkconvError",
@@ -77,6 +79,7 @@ _LAZY = {
     "ImageInput": "vkconv.image_inputs",
     "MemoryReport": "vkconv.memory_report",
     "NodeArg": "vkconv.arguments",
+    "Tuning": "vkconv.tuning",
     "Verification": "vkconv.verification",
     "compile_model": "vkconv.compilation",
     "devices": "vkconv.device",

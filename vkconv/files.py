@@ -9,13 +9,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vkconv.errors import InvalidInputError
 
-__all__ = ["cache_folder", "replacing", "write_bytes"]
+__all__ = ["cache_folder", "remove_leftovers", "replacing", "write_bytes"]
+
+_PREFIX = ".vkconv-"
+#: seconds after which a temporary file is nobody's: its process was killed
+_LEFT_OVER = 3600.0
 
 
 def cache_folder() -> Path:
@@ -50,7 +55,7 @@ def replacing(path: str, what: str) -> Iterator[str]:
         real = os.path.realpath(path)
         is_device = os.path.exists(real) and not os.path.isfile(real)
         handle, temporary = tempfile.mkstemp(
-            prefix=".vkconv-",
+            prefix=_PREFIX,
             suffix=os.path.splitext(real)[1],
             dir=None if is_device else os.path.dirname(real),
         )
@@ -70,6 +75,16 @@ def replacing(path: str, what: str) -> Iterator[str]:
         if temporary:
             with suppress(OSError):
                 os.unlink(temporary)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes temporary files in ``folder`` whose process was killed while it wrote. Never fails:
+    what another process deletes meanwhile, or keeps open, is passed over."""
+    with suppress(OSError):
+        for path in list(folder.glob(f"{_PREFIX}*")):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _LEFT_OVER:
+                    path.unlink()
 
 
 def _mode_for(path: str) -> int:

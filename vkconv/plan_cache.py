@@ -21,7 +21,7 @@ from typing import Any
 
 from vkconv.capabilities import DeviceCaps, DeviceInfo
 from vkconv.errors import VkconvError
-from vkconv.files import cache_folder
+from vkconv.files import cache_folder, remove_leftovers
 from vkconv.plan_file import CompiledModel, check_device, encode, read_compiled
 
 FOLDER = "plans"
@@ -139,6 +139,7 @@ class PlanCache:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 write(str(path), "a plan")
                 prune(path.parent, path)
+                remove_leftovers(path.parent)
 
         threading.Thread(target=store, name="vkconv-keep-plan").start()
 

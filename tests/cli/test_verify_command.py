@@ -34,11 +34,11 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every 1x1 convolution reads one block of channels only."""
+    """The last convolution reads one block of channels only."""
     real = lowering.PlanLowering.dispatch
 
     def dispatch(self: Any, kernel: str, buffers: Any, push: Any, *rest: Any, **axes: str) -> Any:
-        if kernel == "conv2d_1x1":
+        if self.node == "Conv:y" and "in_blocks" in push:
             push = {**push, "in_blocks": 1}
         return real(self, kernel, buffers, push, *rest, **axes)
 
@@ -63,12 +63,12 @@ def test_a_wrong_one_is_named_exported_and_exits_with_1(
     assert main([*arguments, "--json", str(tmp_path / "found.json")]) == 1
     said = capsys.readouterr().out
     result = next(line for line in said.splitlines() if line.startswith("result"))
-    assert "Conv 'Conv:y'" in result and "conv2d_1x1" in result and "worst element [" in result
+    assert "Conv 'Conv:y'" in result and "(conv2d_" in result and "worst element [" in result
     assert "1 node, which fails alone" in said
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["first"] == "Conv:y" and found["holds"] is False
     guilty = next(entry for entry in found["nodes"] if entry["node"] == "Conv:y")
-    assert guilty["kernels"][0].startswith("conv2d_1x1") and len(guilty["index"]) == 4
+    assert guilty["kernels"][0].startswith("conv2d_") and len(guilty["index"]) == 4
     assert guilty["got"] != guilty["wanted"] and guilty["nmse"] > guilty["allowed"]
     part = str(Path(folder) / "model.onnx")
     assert main(["verify", part, "--inputs", str(Path(folder) / "inputs.npz")]) == 1

@@ -25,10 +25,12 @@ INTEGERS = (
 )  # fmt: skip
 REALS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, 1e-20, 3.4e38, -3.4e38, float("nan"), float("inf"),
          float("-inf"), 2.0**31, 2.0**63, 1e9)  # fmt: skip
-WORDS = ("", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID", "linear", "nearest", "cubic", "bilinear",
-         "zeros", "border", "reflection", "constant", "reflect", "edge", "wrap", "add", "mul",
-         "max", "min", "none", "asymmetric", "align_corners", "tf_crop_and_resize", "floor",
-         "ij,jk->ik", "...i->i...", "ii->", "DCR", "CRD", "none\nnone", "\x00", "a" * 5000)  # fmt: skip
+WORDS = (
+    *("", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID", "linear", "nearest", "cubic", "bilinear"),
+    *("zeros", "border", "reflection", "constant", "reflect", "edge", "wrap", "add", "mul", "max"),
+    *("min", "none", "asymmetric", "align_corners", "tf_crop_and_resize", "floor", "ij,jk->ik"),
+    *("...i->i...", "ii->", "DCR", "CRD", "none\nnone", "\x00", "a" * 5000),
+)
 LOCATIONS = ("data.bin", "../secret.bin", "/etc/passwd", "link.bin", "sub/../data.bin", "sub", "",
              "a" * 5000, "data.bin\x00.txt", "loop", "./data.bin", "//data.bin", "~/x", "fifo",
              "up/secret.bin")  # fmt: skip

@@ -190,7 +190,7 @@ def sequences() -> onnx.ModelProto:
 
 
 def tensors() -> onnx.ModelProto:
-    """Every way a tensor is stored: fields by type, raw, sparse, external, text, in an attribute."""
+    """Every way a tensor is stored: raw, by type, sparse, external, text, in an attribute."""
     proto = model(
         [
             node("Add", "x far", "a"), node("Mul", "a thin", "b"), node("Gather", "b at", "c"),
@@ -250,7 +250,7 @@ def indices() -> onnx.ModelProto:
     return model(
         nodes,
         {**{n: ("int64", s) for n, s in ints.items()}, **reals},
-        {n: None for n in "abcdeghpqt"} | {"o": None, "ts": None, "rev": None}
+        dict.fromkeys("abcdeghpqt") | {"o": None, "ts": None, "rev": None}
         | {"w": ("int64", None)},
         {
             "depth": np.array(4), "values": np.float32([0, 1]), "most": np.array([2]),

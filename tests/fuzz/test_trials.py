@@ -59,7 +59,7 @@ def test_an_error_of_another_kind_is_a_finding(laboratory: Laboratory) -> None:
 
 def test_a_message_of_two_lines_is_a_finding(laboratory: Laboratory) -> None:
     with (
-        mock.patch.object(InvalidModelError, "__str__", lambda _: "one\ntwo"),
+        mock.patch.object(InvalidModelError, "__str__", return_value="one\ntwo"),
         mock.patch("vkconv.loading.read_onnx", side_effect=InvalidModelError("x")),
     ):
         assert "message of 2 lines" in laboratory.model(GOOD).finding
@@ -108,11 +108,11 @@ def test_a_write_out_of_bounds_is_a_finding(laboratory: Laboratory) -> None:
 
 
 def test_the_seeds_are_valid(laboratory: Laboratory) -> None:
-    """Every special one, and one in forty of the others, runs."""
+    """Every special one, and one in 200 of the others, runs."""
     seeds = all_seeds()
     chosen = [n for n in seeds if n.startswith("special/") and n.endswith("/0")]
     assert len(chosen) >= 12 and len(seeds) > 2000
-    for name in [*chosen, *list(seeds)[::40]]:
+    for name in [*chosen, *list(seeds)[::200]]:
         trial = laboratory.model(seeds[name])
         assert (trial.stage, trial.finding) == ("run", ""), name
 
@@ -140,7 +140,7 @@ def test_hostile_plans_come_to_be_run(laboratory: Laboratory) -> None:
 @pytest.mark.parametrize(
     ("name", "number"),
     [("STRIDE_X", -2), ("OUTPUT_TILE", -1), ("OUTPUT_TILE", 65536), ("KERNEL_W", 1000),
-     ("PIXELS", 4096), ("local_size_x", 0)],
+     ("STRIDE_X", 1000),     ("PIXELS", 4096), ("local_size_x", 0)],
 )  # fmt: skip
 def test_plans_that_would_crash_a_driver_are_refused(
     name: str, number: int, laboratory: Laboratory

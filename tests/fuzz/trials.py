@@ -269,7 +269,9 @@ def _check_message(error: VkconvError, trial: Trial) -> None:
     """One line, not too long; and a model is never to blame for a BuildError."""
     message = str(error)
     if isinstance(error, BuildError):
-        trial.findings.append(f"BuildError at {place_of(error.__cause__ or error)}: {message[:200]}")
+        trial.findings.append(
+            f"BuildError at {place_of(error.__cause__ or error)}: {message[:200]}"
+        )
     if "\n" in message or not message:
         trial.findings.append(f"message of {len(message.splitlines())} lines: {message[:300]!r}")
     elif len(message) > LONGEST_MESSAGE:

@@ -113,7 +113,7 @@ def _bench(program: str, arguments: list[str]) -> int:
         against=against,
         device=device,
         torch=options.torch,
-        paths=[os.getcwd()] if options.torch else [],
+        paths=[os.getcwd()] if options.torch else (),
         shapes=shapes,
         rounds=options.rounds,
         seconds=options.seconds,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+from vkconv.cli.signals import Terminated, raised_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,7 @@ def guarded(program: str, command: Callable[[], int]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _ended_in_order(), warnings.catch_warnings():
+        with raised_signals(), warnings.catch_warnings():
             warnings.simplefilter("default")
             warnings.showwarning = _warning_line(program)
             code = _exit_code(command)
@@ -57,7 +57,7 @@ def guarded(program: str, command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         _complain(f"{program}: interrupted")
         return 130
-    except _Terminated:
+    except Terminated:
         _complain(f"{program}: terminated")
         return 143
     except BrokenPipeError:
@@ -80,29 +80,6 @@ def guarded(program: str, command: Callable[[], int]) -> int:
             )
         _complain(f"{program}: error: {message}")
         return 1
-
-
-class _Terminated(BaseException):
-    """SIGTERM came: raised where the command is, so that files and devices are put in order."""
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, unless somebody handles or ignores it already."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-
-    def end(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the next one ends it at once
-        raise _Terminated
-
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _exit_code(command: Callable[[], int]) -> int:

@@ -200,7 +200,7 @@ def _how_many(steps: Sequence[Progress]) -> str:
     faster = sum(t.choice != t.untuned for t in timings)
     left = steps[-1].shapes - steps[-1].done
     more = f", {left} not reached" if left else ""
-    return f"{len(timings)} timed{more}; {faster} have a faster kernel than the rules choose"
+    return f"{len(timings)} timed{more}; faster than by rule: {faster}"
 
 
 if __name__ == "__main__":

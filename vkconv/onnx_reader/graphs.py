@@ -146,6 +146,9 @@ class GraphReader:
             for a in item.attribute
             if a.type != AttributeProto.GRAPH
         }
+        given = [text(a.name) for a in item.attribute]
+        if len(set(given)) < len(given):
+            raise InvalidModelError(f"node '{name}' ({op_type}) has an attribute twice: {given}")
         readers = self._subgraphs(item, attributes)
         if readers:
             formal = [self._find(i, "") if i else None for i in map(text, item.input)]

@@ -104,6 +104,8 @@ class SplitToSequence(OfSequences):
             return [1] * length
         if split.array is None:
             return None
+        if split.array.dtype.kind not in "iu":
+            raise InvalidModelError(f"the sizes of the parts are {split.array.dtype}, no integers")
         if split.array.ndim:
             sizes = [int(s) for s in split.array.reshape(-1)]
             if sum(sizes) != length or min(sizes, default=0) < 0:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -24,13 +25,17 @@ from vkconv.ops.control_flow import If, Loop, Repeated, Scan, flag
 
 #: an unrolled loop leaves no more nodes than this behind
 UNROLLED_NODES = 1024
-#: nodes that all unrolling in a graph may fold: about three seconds of it
-UNROLLED_WORK = 50_000
+#: nodes that all unrolling in a graph may fold: about a second of it
+UNROLLED_WORK = 20_000
 
 CONTROL_FLOW = ("If", "Loop", "Scan")
 
 #: types and folds nodes in order, returning those that are left
 Fold = Callable[[list[Node]], list[Node]]
+
+
+#: bodies that used up all of that: types are inferred several times, and once is enough to know
+_ENDLESS: WeakSet[Graph] = WeakSet()
 
 
 class _TooLong(Exception):
@@ -128,6 +133,8 @@ class _Unrolled:
     """Iterations of a loop as nodes of the graph around it."""
 
     def __init__(self, op: Repeated, node: Node, inliner: Inliner) -> None:
+        if op.body in _ENDLESS:
+            raise _TooLong
         self._op, self._node, self._inliner = op, node, inliner
         self._names = inliner.names
         self._kept: list[Node] = []
@@ -140,6 +147,7 @@ class _Unrolled:
         # one account for all loops of the graph: those inside others would multiply
         self._inliner.work -= len(nodes) + 1
         if self._inliner.work < 0:
+            _ENDLESS.add(self._op.body)
             raise _TooLong
         self._add(nodes)
         return results

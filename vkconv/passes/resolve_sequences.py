@@ -160,6 +160,8 @@ def _node(
 def _single(position: Array) -> int:
     if position.size != 1:
         raise InvalidModelError(f"its position has shape {position.shape}, not a scalar's")
+    if position.dtype.kind not in "iu":
+        raise InvalidModelError(f"its position is {position.dtype}, no integer")
     return int(position.reshape(()))
 
 

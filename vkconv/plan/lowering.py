@@ -183,10 +183,15 @@ class PlanLowering:
         return [access for access, supported in there.items() if supported]
 
     def _fits(self, module: ShaderModule, views: Mapping[str, View]) -> bool:
-        """Whether every texel buffer has as few texels as the device allows."""
-        return all(
+        """Whether there are as few texel buffers, each of as few texels, as the device allows."""
+        caps = self.caps
+        kinds = [field.kind for field in module.buffers]
+        return (
+            kinds.count("storage_texel") <= caps.max_storage_texel_buffers
+            and kinds.count("uniform_texel") <= caps.max_uniform_texel_buffers
+        ) and all(
             _byte_range(views[field.name], field)[1]
-            <= self.caps.max_texel_buffer_elements * field.components * ELEMENT_BYTES
+            <= caps.max_texel_buffer_elements * field.components * ELEMENT_BYTES
             for field in module.buffers
             if field.kind != "storage_buffer" and field.name in views
         )
@@ -250,12 +255,15 @@ class PlanLowering:
             lanes *= size
             if size > limit:
                 raise BuildError(
-                    f"kernel '{kernel}': local_size_{axis} = {size}, the device allows {limit}"
+                    f"node '{self.node}': kernel '{kernel}': local_size_{axis} = {size}, more than "
+                    f"the device's maxComputeWorkGroupSize of {limit}; use another device"
                 )
-        if lanes > self.caps.max_workgroup_invocations:
+        most = self.caps.max_workgroup_invocations
+        if lanes > most:
             raise BuildError(
-                f"kernel '{kernel}': a workgroup of {lanes} invocations, the device allows "
-                f"{self.caps.max_workgroup_invocations}"
+                f"node '{self.node}': kernel '{kernel}' has workgroups of {lanes} invocations, "
+                f"more than the device's maxComputeWorkGroupInvocations of {most}; "
+                "use another device"
             )
 
 

@@ -25,9 +25,14 @@ LARGEST_SPECIALIZATION = 1 << 16
 LARGEST_PRODUCT = 1 << 24
 #: sums that a kernel writes out whole, its window's taps included: the most of one such number, and
 #: of their product; convolutions ask for 5,000
-_WRITTEN_OUT = ("OUTPUT_TILE", "PIXELS", "ROWS", "SPLIT", "CHANNELS", "KERNEL_W", "KERNEL_H")
+_WRITTEN_OUT = (
+    *("OUTPUT_TILE", "PIXELS", "ROWS", "SPLIT", "CHANNELS", "KERNEL_W", "KERNEL_H"),
+    *("rows", "pairs_w", "pairs_h"),
+)
 LARGEST_WRITTEN_OUT = 128
 MOST_WRITTEN_OUT = 1 << 13
+#: columns that a row of results reads, an array in such a kernel
+LARGEST_SPAN = 1024
 _RANGES = {"int": (-(2**31), 2**31 - 1), "uint": (0, 2**32 - 1), "bool": (0, 1)}
 
 
@@ -71,6 +76,11 @@ def checked_spec(module: ShaderModule, row: Fields) -> dict[str, Number]:
             if number < name.startswith("local_size_"):
                 raise row.fail(f"'{name}' = {number} of {row.where} is no size")
         result[name] = number
+    pixels, taps, stride, dilation = (
+        int(result.get(name, 1)) for name in ("PIXELS", "KERNEL_W", "STRIDE_X", "DILATION_X")
+    )
+    if (pixels - 1) * stride + (taps - 1) * dilation >= LARGEST_SPAN:
+        raise row.fail(f"the strides of {row.where} are too large")
     if product > LARGEST_PRODUCT or written_out > MOST_WRITTEN_OUT:
         raise row.fail(f"the specialization constants of {row.where} are too large")
     return result

@@ -82,11 +82,13 @@ class Search:
     def _final(
         self, layer: Layer, choices: Sequence[Choice], known: dict[Choice, Array]
     ) -> dict[Choice, Array]:
+        """Times at length of the rules' choice, which comes first, and of the best."""
         if len(choices) == 1:
             return {choices[0]: known[choices[0]]}
         turn = sum(float(known[c].min()) for c in choices)
         repetitions = min(max(int(FINAL_SECONDS / turn), 3), MOST_REPETITIONS)
-        return {c: t for c, (_, t) in self._time(layer, choices, repetitions).items()}
+        timed = {c: t for c, (_, t) in self._time(layer, choices, repetitions).items()}
+        return timed if choices[0] in timed else {choices[0]: known[choices[0]]}
 
     def _time(
         self, layer: Layer, choices: Sequence[Choice], repetitions: int
@@ -98,11 +100,6 @@ class Search:
             except (DeviceLostError, DeviceTimeoutError):
                 raise
             except VkconvError:
-                if (
-                    len(choices) == 1
-                    and choices[0] == candidates(layer.problem, self._device.caps)[0]
-                ):
-                    raise
                 if len(choices) == 1:
                     return {}
         found = {}

@@ -101,7 +101,8 @@ def _about_first(check: NodeCheck, count: int) -> str:
     worst = check.worst
     assert worst is not None
     kernels = ", ".join(check.kernels) or "no kernel: a view of its input"
-    more = f"; {count - 1} more nodes differ" if count > 1 else ""
+    more = f"; {count - 1} more {'node differs' if count == 2 else 'nodes differ'}"
+    more = more if count > 1 else ""
     if check.alone is None:
         alone = ""
     elif check.alone.holds:

@@ -6,6 +6,7 @@ can offer: storage buffers, no texel buffers, no subgroup operations.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import threading
@@ -53,7 +54,6 @@ def _caps(caps: DeviceCaps) -> DeviceCaps:
 @dataclass(eq=False)
 class _Constant:
     tensor: Any
-    size: int
     users: int = 0
 
 
@@ -75,6 +75,8 @@ class KomputeDevice:
         self._constants: dict[Storage, _Constant] = {}
         self._executables: weakref.WeakSet[KomputeExecutable] = weakref.WeakSet()
         self._core = Core(probe)
+        # the instance closes what is open at exit, in the right order
+        weakref.finalize(self, _close_quietly, self._core).atexit = False
         try:
             with loader.typed(f"opening '{probe.info.name}' with Kompute"):
                 self.opened = kp.Manager(_position(probe))
@@ -130,20 +132,25 @@ class KomputeDevice:
     def acquire(self, storages: Iterable[Storage]) -> None:
         """Makes every constant resident and counts one more user of each; room was reserved."""
         storages = list(dict.fromkeys(storages))
-        fresh: list[Any] = []
-        for storage, size in self.missing(storages).items():
-            data = storage.data
-            if data is None or data.nbytes > storage.size:
-                raise DeviceError(f"constant '{storage.name}' has no data (internal error)")
-            made = _Constant(self.tensors.constant(data, size), size)
-            self._constants[storage] = made
-            fresh.append(made.tensor)
+        fresh = self.missing(storages)
+        try:
+            for storage, size in fresh.items():
+                data = storage.data
+                if data is None or data.nbytes > storage.size:
+                    raise DeviceError(f"constant '{storage.name}' has no data (internal error)")
+                self._constants[storage] = _Constant(self.tensors.constant(data, size))
+            if fresh and not self.tensors.constants_are_mapped:
+                made = [self.constant(storage) for storage in fresh]
+                with loader.typed("uploading constants"):
+                    self.opened.sequence().record(self.kp.OpTensorSyncDevice(made)).eval()
+        except BaseException:
+            for storage in fresh:
+                self._constants.pop(storage, None)
+            raise
+        for storage in fresh:
             storage.drop()
         for storage in storages:
             self._constants[storage].users += 1
-        if fresh and not self.tensors.constants_are_mapped:
-            with loader.typed("uploading constants"):
-                self.opened.sequence().record(self.kp.OpTensorSyncDevice(fresh)).eval()
 
     def release(self, storages: Iterable[Storage]) -> None:
         """Counts one user less of each; what nobody uses is freed."""
@@ -157,6 +164,11 @@ class KomputeDevice:
     def constant(self, storage: Storage) -> Any:
         """The tensor of an acquired constant."""
         return self._constants[storage].tensor
+
+
+def _close_quietly(core: Core) -> None:
+    with contextlib.suppress(DeviceError):  # a finalizer has nobody to tell
+        core.close()
 
 
 def _position(probe: Probe) -> int:

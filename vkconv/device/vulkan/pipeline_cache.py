@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vkconv.device.vulkan.loader import Api
 from vkconv.errors import InvalidInputError
-from vkconv.files import cache_folder, write_bytes
+from vkconv.files import cache_folder, remove_leftovers, write_bytes
 
 MAGIC = b"vkconv pipelines 1\n"
 #: neither one file nor the folder grows beyond this
@@ -43,6 +43,7 @@ def write(path: Path, data: bytes) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(str(path), content, "compiled pipelines")
         _prune(path)
+        remove_leftovers(path.parent)
     except (OSError, InvalidInputError):
         return False
     return True

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from vkconv.device.vulkan.loader import Api, c_string
 from vkconv.device.vulkan.pipeline_cache import PipelineCache
 from vkconv.device.vulkan.probe import Probe
+from vkconv.device.vulkan.shared_memory import shared_memory_bytes
 from vkconv.dispatch import Number, PushValue
 from vkconv.errors import DeviceError
 from vkconv.shaders import PushField, ShaderModule
@@ -24,6 +25,8 @@ from vkconv.shaders import PushField, ShaderModule
 _FORMATS = {"int": "i", "uint": "I", "float": "f", "bool": "I"}
 #: threads that compile at once; more gain nothing, since a net has a few dozen pipelines
 MOST_THREADS = 8
+#: bytes of maxComputeSharedMemorySize that every device has (spec 47.1)
+LEAST_SHARED_MEMORY = 16384
 
 #: (constant id, four bytes) ordered by id
 Specialization: TypeAlias = "tuple[tuple[int, bytes], ...]"
@@ -133,21 +136,41 @@ class Pipelines:
             kind: sum(b.kind == kind for b in module.buffers) for kind in self.descriptor_types
         }
         limits = {
-            "storage_buffer": caps.max_storage_buffers,
-            "storage_texel": caps.max_storage_texel_buffers if caps.storage_texel else 0,
-            "uniform_texel": caps.max_uniform_texel_buffers if caps.uniform_texel else 0,
+            "storage_buffer": (caps.max_storage_buffers, "StorageBuffers"),
+            "storage_texel": (
+                caps.max_storage_texel_buffers if caps.storage_texel else 0,
+                "StorageImages",
+            ),
+            "uniform_texel": (
+                caps.max_uniform_texel_buffers if caps.uniform_texel else 0,
+                "SampledImages",
+            ),
         }
         lacks = [
-            f"{n} {k} bindings (limit {limits[k]})" for k, n in counts.items() if n > limits[k]
+            f"{n} {kind} bindings (maxPerStageDescriptor{limits[kind][1]} is {limits[kind][0]})"
+            for kind, n in counts.items()
+            if n > limits[kind][0]
         ]
         if module.push_size > caps.max_push_constants_size:
-            lacks.append(f"{module.push_size} bytes of push constants")
+            lacks.append(
+                f"{module.push_size} bytes of push constants "
+                f"(maxPushConstantsSize is {caps.max_push_constants_size})"
+            )
+        # this package's own kernels fit every device, so that reading them is spared
+        if "." in module.kernel or caps.max_shared_memory < LEAST_SHARED_MEMORY:
+            shared = shared_memory_bytes(module.code)
+            if shared > caps.max_shared_memory:
+                lacks.append(
+                    f"{shared} bytes of shared memory "
+                    f"(maxComputeSharedMemorySize is {caps.max_shared_memory})"
+                )
         if not caps.subgroup_shuffle and "GroupNonUniformShuffle" in module.capabilities:
             lacks.append("subgroup shuffles")
         if lacks:
             raise DeviceError(
                 f"kernel '{module.kernel}' {dict(module.variant)} needs {', '.join(lacks)}, which "
-                f"'{self._probe.info.name}' does not have; plan with this device's capabilities"
+                f"'{self._probe.info.name}' does not have; use another device or "
+                "device='reference'"
             )
 
     def _create_program(self, module: ShaderModule) -> Program:
