@@ -138,8 +138,8 @@ def phase(
 
 
 def soak(sessions: int, runs: int, device: str = "auto", say: bool = False) -> list[Phase]:
-    """Both campaigns: sessions that each run once, and runs of one session, in part asynchronous,
-    from two threads."""
+    """Both campaigns: sessions that each run once, and runs of one session, then
+    asynchronous ones."""
     model, feeds = small_net()
     allocations = Allocations()
     with allocations.counted():

@@ -104,7 +104,7 @@ def test_closing_while_others_run() -> None:
     feeds = {"x": floats(1, 3, 8, 8)}
     (wanted,) = expected(FIXED, feeds)
     session = InferenceSession(FIXED)
-    done = [0] * THREADS
+    done, errors = [0] * THREADS, list[str]()
 
     def use(k: int) -> None:
         if k == 0:
@@ -116,13 +116,14 @@ def test_closing_while_others_run() -> None:
             try:
                 (found,) = session.run(None, feeds)
             except VkconvError as error:
-                assert "closed" in str(error)
+                errors.append(str(error))
                 return
             close(found, wanted)
             done[k] += 1
 
     together(use)
     assert all(n >= 3 for n in done[1:])
+    assert len(errors) == THREADS - 1 and all("closed" in error for error in errors)
 
 
 def in_the_child(connection, session: InferenceSession, feeds: dict[str, Array]) -> None:

@@ -8,7 +8,6 @@ within a submission and between submissions.
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 import re
 import select
@@ -42,6 +41,8 @@ class Messages:
     """The layer's pipe, and what came out of it since the last look."""
 
     def __init__(self, folder: Path) -> None:
+        import fcntl  # named pipes as files are POSIX's
+
         path = folder / "messages"
         os.mkfifo(path)
         # open for writing too, so that opening never waits and the pipe outlives its writers

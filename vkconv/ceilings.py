@@ -30,7 +30,7 @@ INVOCATIONS = 64
 #: workgroups of the arithmetic: every processor of a large device has some
 GROUPS = 4096
 #: a measurement is long enough when it takes this many seconds, and is made so often
-LONG_ENOUGH, TURNS = 0.02, 5
+LONG_ENOUGH, TURNS = 0.004, 12
 #: independent chains that hide the latency of one operation, and whether it is one (fma)
 FORMS = tuple((chains, fused) for fused in (False, True) for chains in (2, 4))
 STEPS = 32

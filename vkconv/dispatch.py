@@ -201,7 +201,7 @@ class Plan:
     constants: tuple[Storage, ...]
     #: arena storages with their place, for display and for tests that poison or guard them
     storages: tuple[Storage, ...]
-    #: floating-point operations of the nodes, by name; a node that is not listed has none to speak of
+    #: floating-point operations of the nodes, by name; one that is not listed has hardly any
     flops: Mapping[str, int] = field(default_factory=dict)
 
     @property

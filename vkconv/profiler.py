@@ -159,7 +159,7 @@ def _bytes(dispatch: Dispatch) -> int:
 
 
 def _detail(dispatch: Dispatch) -> str:
-    """ "storage_texel tile_x=8 tile_y=4 10x5x1": variant, constants that are not 0, workgroups."""
+    """Variant, constants that are not 0, workgroups: ``storage_texel tile_x=8 10x5x1``."""
     variant = [value for _, value in dispatch.variant]
     constants = [f"{name}={value}" for name, value in dispatch.spec.items() if value]
     return " ".join([*variant, *constants, "x".join(str(n) for n in dispatch.grid)])

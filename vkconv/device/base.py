@@ -22,7 +22,7 @@ from vkconv.ir import Array
 class StepTime:
     """One measured step: ``start`` and ``duration`` in seconds on the clock of its ``track``.
 
-    ``bytes`` its kernel reads and writes; ``detail`` its variant, tile and grid. ``flops`` are those
+    ``bytes`` its kernel reads and writes; ``detail`` its variant, tile, grid. ``flops`` are those
     of the whole node, at the first of its steps. What a step does is known to the plan alone.
     """
 

@@ -1,0 +1,73 @@
+"""Signals while a command runs: raised where it is, but not in the middle of an import."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vkconv.cli.terminal import guarded
+
+BOTH = pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+#: a library that passes over whatever is raised while it is imported
+LIBRARY = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), {number})
+    time.sleep(0.1)
+except BaseException:
+    pass
+is_whole = True
+"""
+
+
+@BOTH
+def test_a_signal_ends_a_command_with_one_line(capsys, number: int, code: int, word: str) -> None:
+    def command() -> int:
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+        return 0
+
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    assert guarded("vkconv", command) == code
+    assert capsys.readouterr().err == f"vkconv: {word}\n"
+    after = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    assert after == before
+
+
+@BOTH
+def test_an_import_ends_first(
+    capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int, word: str
+) -> None:
+    name = f"library_for_{word}"
+    (tmp_path / f"{name}.py").write_text(LIBRARY.format(number=int(number)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def command() -> int:
+        importlib.import_module(name)
+        time.sleep(10)
+        return 0
+
+    began = time.monotonic()
+    assert guarded("vkconv", command) == code
+    assert time.monotonic() - began < 5
+    assert capsys.readouterr().err == f"vkconv: {word}\n"
+    assert sys.modules.pop(name).is_whole
+
+
+def test_a_handler_of_the_caller_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: met.append(number))
+    try:
+        assert guarded("vkconv", lambda: os.kill(os.getpid(), signal.SIGTERM) or 0) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert met == [signal.SIGTERM]
