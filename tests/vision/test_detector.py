@@ -64,18 +64,8 @@ def test_thresholds_are_checked(options) -> None:
 
 def test_the_room_imports_numpy_and_pillow_only() -> None:
     allowed = {"numpy", "PIL", "vkconv.errors", "vkconv.vision"}
-    standard = {"__future__", "ast", "collections", "colorsys", "dataclasses", "fractions", "itertools"}
-    standard |= {"json", "math"}
-        "__future__",
-        "ast",
-        "colorsys",
-        "fractions",
-        "itertools",
-        "collections",
-        "dataclasses",
-        "json",
-        "math",
-    }
+    standard = {"__future__", "ast", "collections", "colorsys", "dataclasses", "fractions"}
+    standard |= {"itertools", "json", "math"}
     standard |= {"os", "re", "typing", "warnings"}
     for path in Path(vkconv.vision.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
