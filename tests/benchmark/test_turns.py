@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_what_cannot_be_measured_is_told(path: str) -> None:
 
 
 def test_a_block_that_does_not_end(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = turns._Turns(path, Path(path).parent, Settings(longest=0.2))
+    slow = turns._Turns(path, Path(path).parent, Settings(longest=0.001))
     began = time.perf_counter()
     assert slow._start("vkconv") == {"reason": "no result within 0 s"}
     assert time.perf_counter() - began < 20
@@ -161,6 +162,7 @@ def test_inputs(tmp_path: Path) -> None:
 def test_reasons(tmp_path: Path, path: str) -> None:
     reply(tmp_path, "inputs", path)
     assert reply(tmp_path, "torch", path)["reason"].startswith("torch does not read ONNX")
-    assert reply(tmp_path, "ncnn", path)["reason"] == "not converted"
+    known = "not converted" if find_spec("ncnn") else "ncnn is not installed"
+    assert reply(tmp_path, "ncnn", path)["reason"] == known
     assert "ModuleNotFoundError" in reply(tmp_path, "torch", path, torch="no_such:f")["reason"]
     assert "reason" in reply(tmp_path, "vkconv", str(tmp_path / "absent.onnx"))
