@@ -23,14 +23,15 @@ from vkconv.files import cache_folder, write_bytes
 __all__ = ["Ceilings", "measure_ceilings"]
 
 #: raise it with every change to how it is measured
-FORMAT = 1
+FORMAT = 2
 #: bytes read, and bytes written, by a copy: more than the caches of most devices hold
 COPIED = 64 << 20
 INVOCATIONS = 64
 #: workgroups of the arithmetic: every processor of a large device has some
 GROUPS = 4096
-#: a measurement is long enough when it takes this many seconds, and is made so often
-LONG_ENOUGH, TURNS = 0.004, 12
+#: a measurement is long enough when it takes this many seconds (below, starting workgroups is most
+#: of it on CPU drivers), and is made so often
+LONG_ENOUGH, TURNS = 0.03, 12
 #: independent chains that hide the latency of one operation, and whether it is one (fma)
 FORMS = tuple((chains, fused) for fused in (False, True) for chains in (2, 4))
 STEPS = 32
