@@ -195,8 +195,18 @@ def _dynamic_shapes(taken: Signature, axes: OpenAxes) -> Any:
 
 
 def _describe(path: Path, axes: OpenAxes, taken: Signature, entries: Mapping[str, str]) -> None:
-    """Add metadata to the raw model and call its open sizes as the caller does."""
+    """Add metadata to the raw model and call its open sizes as the caller does.
+
+    The dynamo exporter's notes for debugging go: stack traces, with lines of the user's source and
+    the paths of their files.
+    """
     model = open_model(path).model
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info,
+                 *graph.initializer):  # fmt: skip
+        kept = [p for p in part.metadata_props if not p.key.startswith("pkg.torch.")]
+        del part.metadata_props[:]
+        part.metadata_props.extend(kept)
     for key, value in entries.items():
         model.metadata_props.add(key=key, value=value)
     renamed = {}

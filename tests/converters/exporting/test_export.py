@@ -107,6 +107,15 @@ def test_a_detector_with_metadata(tmp_path: Path) -> None:
     assert nmse(found, net.double()(x.double())) <= 1e-6
 
 
+@pytest.mark.parametrize("exporter", ["dynamo", "legacy"])
+def test_no_source_and_no_path_gets_into_the_file(exporter: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    export(scramble(Detector(), 0), SQUARE, path, exporter=exporter)
+    content = path.read_bytes()
+    assert str(Path(__file__).parent).encode() not in content
+    assert b"torch.sigmoid(self.head" not in content and b".py" not in content
+
+
 def test_several_inputs_and_outputs_by_name(tmp_path: Path) -> None:
     class Pair(nn.Module):
         def __init__(self) -> None:
