@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vkconv.cli.options import add_device, add_shape
 from vkconv.cli.terminal import Parser, console_on, guarded, one_line
 
 if TYPE_CHECKING:
@@ -50,16 +51,8 @@ def _parser(program: str) -> Parser:
         metavar="MODULE:FUNCTION",
         help="what makes the model's torch module, importable from here (torch reads no ONNX)",
     )
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="NAME=N,N,...",
-        help="the size of an input that the model leaves open; once for each such input",
-    )
-    parser.add_argument(
-        "--device", default="auto", metavar="D", help="index or name as 'vkconv devices' lists them"
-    )
+    add_shape(parser)
+    add_device(parser)
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON; - for stdout")
     parser.add_argument("--html", metavar="FILE", help="write a page with plots")
     parser.add_argument("--markdown", metavar="FILE", help="write the report as Markdown")
@@ -83,10 +76,8 @@ def _bench(program: str, arguments: list[str]) -> int:
     if options.torch and not all(options.torch.partition(":")[::2]):
         parser.error(f"--torch takes MODULE:FUNCTION, not '{options.torch}'")
 
-    from vkconv.cli.compile import shape_option
     from vkconv.cli.output import check_apart, check_writable
 
-    shapes = dict(shape_option(parser, text) for text in options.shape)
     kinds = (
         ("the JSON", options.json),
         ("the page", options.html),
@@ -114,7 +105,7 @@ def _bench(program: str, arguments: list[str]) -> int:
         device=device,
         torch=options.torch,
         paths=[os.getcwd()] if options.torch else (),
-        shapes=shapes,
+        shapes=options.shape,
         rounds=options.rounds,
         seconds=options.seconds,
         pause=options.pause,

@@ -6,9 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+from vkconv.cli.options import add_device, add_shape
 from vkconv.cli.terminal import Parser, console_on, guarded, one_line
 
-__all__ = ["main", "shape_option"]
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None, program: str = "vkconv compile") -> int:
@@ -30,23 +31,14 @@ def _parser(program: str) -> Parser:
         metavar="FILE",
         help="where to write (default: the model's name, ending in .vkplan)",
     )
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="NAME=N,N,...",
-        help="the size of an input that the model leaves open; once for each such input",
-    )
-    parser.add_argument(
-        "--device", default="auto", metavar="D", help="index or name as 'vkconv devices' lists them"
-    )
+    add_shape(parser)
+    add_device(parser)
     return parser
 
 
 def _compile(program: str, arguments: list[str]) -> int:
     parser = _parser(program)
     options = parser.parse_args(arguments)
-    shapes = dict(shape_option(parser, text) for text in options.shape)
     path = options.output or f"{os.path.splitext(options.model)[0]}.vkplan"
 
     from vkconv.cli.output import check_apart, check_writable
@@ -57,7 +49,7 @@ def _compile(program: str, arguments: list[str]) -> int:
 
     from vkconv.compilation import compile_model
 
-    made = compile_model(options.model, path, shapes=shapes, device=options.device)
+    made = compile_model(options.model, path, shapes=options.shape, device=options.device)
     pairs = [("written", f"{path} ({format_bytes(made.bytes)})")]
     pairs += [("input", f"{name} {list(shape)}") for name, shape in made.inputs.items()]
     pairs += [("steps", f"{made.dispatches} dispatches, {len(made.hosts)} nodes on the host")]
@@ -65,15 +57,6 @@ def _compile(program: str, arguments: list[str]) -> int:
     pairs += [("device", describe_device(made.device))]
     print_pairs(console_on(sys.stdout), [(heading, one_line(text)) for heading, text in pairs])
     return 0
-
-
-def shape_option(parser: Parser, text: str) -> tuple[str, tuple[int, ...]]:
-    """``images=1,3,320,320`` in two parts; the name may hold any character."""
-    name, _, sizes = text.rpartition("=")
-    parts = sizes.replace("x", ",").split(",")
-    if not name or not all(part.strip().isdecimal() for part in parts):
-        parser.error(f"--shape takes NAME=N,N,... as in images=1,3,320,320, not '{text}'")
-    return name, tuple(int(part) for part in parts)
 
 
 if __name__ == "__main__":

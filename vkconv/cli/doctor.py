@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vkconv.cli.options import add_device
 from vkconv.cli.terminal import Parser, guarded, one_line
 
 if TYPE_CHECKING:
@@ -30,12 +31,8 @@ def _parser(program: str) -> Parser:
         "and test every kernel family on a device. Paste the output into a bug report. The exit "
         "code is 1 when something keeps models from running, or gives wrong results.",
     )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        metavar="D",
-        help="what the self-test runs on: index or name as 'vkconv devices' lists them",
-    )
+    about = "what the self-test runs on: index or name as 'vkconv devices' lists them"
+    add_device(parser, about)
     parser.add_argument("--no-self-test", action="store_true", help="only look, run nothing")
     parser.add_argument("--json", action="store_true", help="the same as JSON")
     return parser

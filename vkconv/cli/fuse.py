@@ -6,10 +6,10 @@ import argparse
 import json
 import math
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vkconv.cli.options import add_device, add_shape
 from vkconv.cli.terminal import Parser, console_on, guarded
 
 if TYPE_CHECKING:
@@ -43,20 +43,10 @@ def _parser(program: str) -> Parser:
     target.add_argument(
         "--in-place", action="store_true", help="write the fused model in place of MODEL.onnx"
     )
-    parser.add_argument(
-        "--shape",
-        action="append",
-        type=_shape,
-        default=[],
-        metavar="NAME=1x3x320x320",
-        help="size of an input that the model leaves open, for the proof and the count of "
-        "operations; once for each input",
-    )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        metavar="D",
-        help="what the proof runs on besides onnxruntime: 'reference' (numpy), or a device as "
+    add_shape(parser, ", for the proof and the count of operations")
+    add_device(
+        parser,
+        "what the proof runs on besides onnxruntime: 'reference' (numpy), or a device as "
         "'vkconv devices' lists them (default: numpy for a small model, else the first device)",
     )
     parser.add_argument(
@@ -79,7 +69,7 @@ def _fuse(parser: Parser, arguments: list[str]) -> int:
 
     import vkconv
 
-    fused = vkconv.fuse(options.model, shapes=_shapes(options.shape), device=options.device)
+    fused = vkconv.fuse(options.model, shapes=options.shape, device=options.device)
     written: list[tuple[str, str]] = []
     refusal: vkconv.FusionError | None = None
     if target is not None:
@@ -117,24 +107,6 @@ def _check_outputs(options: argparse.Namespace, target: str | None) -> None:
         outputs[1:] if options.in_place else outputs,
         [("the model that is read (--in-place allows it)", options.model)],
     )
-
-
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """From "images=1x3x320x320"."""
-    name, equals, sizes = text.rpartition("=")
-    parts = sizes.lower().split("x") if sizes else []
-    if not equals or not all(part.isascii() and part.isdigit() for part in parts):
-        raise argparse.ArgumentTypeError(f"'{text}' is not like images=1x3x320x320")
-    return name, tuple(int(part[:9]) for part in parts)
-
-
-def _shapes(given: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
-    from vkconv.errors import InvalidInputError
-
-    twice = [name for name, count in Counter(name for name, _ in given).items() if count > 1]
-    if twice:
-        raise InvalidInputError(f"--shape says the size of '{twice[0]}' twice")
-    return dict(given)
 
 
 # --- for programs ---------------------------------------------------------------------

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vkconv.cli.options import add_device
 from vkconv.cli.terminal import Parser, console_on, guarded, one_line, printable
 from vkconv.errors import InvalidInputError
 
@@ -36,9 +37,7 @@ def _parser(program: str) -> Parser:
         "of another node (fused).",
     )
     parser.add_argument("model", metavar="MODEL", help="an ONNX or a plan file")
-    parser.add_argument(
-        "--device", default="auto", metavar="D", help="index or name as 'vkconv devices' lists them"
-    )
+    add_device(parser)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument(
         "--plan", action="store_true", help="print the plan: every step, and the memory"

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vkconv.cli.options import add_device
 from vkconv.cli.terminal import Parser, console_on, guarded, printable
 
 if TYPE_CHECKING:
@@ -52,9 +53,7 @@ def _parser(program: str) -> Parser:
         help="the picture with boxes (default: IMAGE's name with _detections.png, in this folder)",
     )
     parser.add_argument("--json", metavar="FILE", help="write the detections as JSON; - for stdout")
-    parser.add_argument(
-        "--device", default="auto", metavar="D", help="index or name as 'vkconv devices' lists them"
-    )
+    add_device(parser)
     parser.add_argument(
         "--conf",
         type=_fraction,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from vkconv.cli.options import add_device, add_shape
 from vkconv.cli.terminal import Parser, console_on, guarded, one_line
 
 if TYPE_CHECKING:
@@ -35,20 +36,12 @@ def _parser(program: str) -> Parser:
     parser.add_argument("model", metavar="MODEL", help="an ONNX file")
     parser.add_argument(
         "-o",
-        "--out",
+        "--output",
         metavar="FILE",
         help="the record to add to (default: VKCONV_TUNING, or the one in the cache folder)",
     )
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="NAME=N,N,...",
-        help="the size of an input that the model leaves open; once for each such input",
-    )
-    parser.add_argument(
-        "--device", default="auto", metavar="D", help="index or name as 'vkconv devices' lists them"
-    )
+    add_shape(parser)
+    add_device(parser)
     parser.add_argument(
         "--seconds",
         type=float,
@@ -68,19 +61,17 @@ def _tune(program: str, arguments: list[str]) -> int:
     if not 0 < options.seconds < float("inf"):
         parser.error(f"--seconds takes a number above 0, not {options.seconds}")
 
-    from vkconv.cli.compile import shape_option
     from vkconv.cli.output import check_apart, check_writable
 
-    shapes = dict(shape_option(parser, text) for text in options.shape)
-    if options.out is not None:
-        check_writable(options.out, "the tuning record")
-        check_apart([("the tuning record", options.out)], [("the model", options.model)])
+    if options.output is not None:
+        check_writable(options.output, "the tuning record")
+        check_apart([("the tuning record", options.output)], [("the model", options.model)])
 
     import vkconv
     from vkconv.errors import InvalidInputError
     from vkconv.tuning import Tuning, record_path
 
-    feeds = _feeds(options.model, shapes)
+    feeds = _feeds(options.model, options.shape)
     steps: list[Progress] = []
     device: vkconv.DeviceInfo | None = None
     try:
@@ -90,18 +81,18 @@ def _tune(program: str, arguments: list[str]) -> int:
                 options.model,
                 device=options.device,
                 tune=Tuning(options.seconds, options.again, tell),
-                tuning=options.out,
+                tuning=options.output,
             ) as session,
         ):
             if session.device.kind == "reference":
                 raise InvalidInputError("the reference device has no kernels to choose from")
-            if shapes:
+            if options.shape:
                 session.warmup(feeds)
             device = session.device
     finally:
         # also after Ctrl-C, or when the device fails: what was found is kept
         if steps or device is not None:
-            _print_found(steps, device, record_path(options.out))
+            _print_found(steps, device, record_path(options.output))
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vkconv.cli.options import add_device, add_shape
 from vkconv.cli.terminal import Parser, console_on, guarded, printable
 from vkconv.errors import InvalidInputError
 
@@ -41,19 +42,11 @@ def _parser(program: str) -> Parser:
     fed = parser.add_mutually_exclusive_group()
     fed.add_argument("--inputs", metavar="FILE.npz", help="the inputs by name; random by default")
     fed.add_argument("--image", metavar="IMAGE", help="a picture, prepared as vkconv-run does")
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="NAME=N,N,...",
-        help="the size of an input that the model leaves open; once for each such input",
-    )
+    add_shape(parser)
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of random inputs (default: %(default)s)"
     )
-    parser.add_argument(
-        "--device", default="auto", metavar="D", help="index or name as 'vkconv devices' lists them"
-    )
+    add_device(parser)
     parser.add_argument(
         "--nodes-only",
         action="store_true",
@@ -75,10 +68,8 @@ def _verify(program: str, arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.seed < 0:
         parser.error(f"--seed takes a whole number from 0 on, not {options.seed}")
-    from vkconv.cli.compile import shape_option
 
-    shapes = dict(shape_option(parser, text) for text in options.shape)
-    if shapes and (options.inputs or options.image):
+    if options.shape and (options.inputs or options.image):
         parser.error("--shape is for random inputs; --inputs and --image have sizes")
 
     from vkconv.cli.detection import model_path
@@ -105,7 +96,7 @@ def _verify(program: str, arguments: list[str]) -> int:
                 path,
                 feeds,
                 device=options.device,
-                shapes=shapes,
+                shapes=options.shape,
                 seed=options.seed,
                 images=images,
                 end_to_end=not options.nodes_only,

@@ -1,0 +1,52 @@
+"""Options that several commands have, spelt and read the same way in each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["add_device", "add_shape"]
+
+_MOST_DIGITS = 9  # no tensor has more elements along an axis than the 2**31 of GLSL's int
+
+
+def add_device(parser: argparse.ArgumentParser, about: str = "") -> None:
+    """``--device``; ``about`` says what it is for where that is not plain."""
+    listed = "index or name as 'vkconv devices' lists them"
+    parser.add_argument("--device", default="auto", metavar="D", help=about or listed)
+
+
+def add_shape(parser: argparse.ArgumentParser, purpose: str = "") -> None:
+    """``--shape NAME=N,N,...``, any number of times: a dict of tuples by the input's name."""
+    parser.add_argument(
+        "--shape",
+        action=_Shapes,
+        default={},
+        metavar="NAME=N,N,...",
+        help=f"the size of an input that the model leaves open{purpose}; once for each such input",
+    )
+
+
+class _Shapes(argparse.Action):
+    """``images=1,3,320,320`` or ``images=1x3x320x320``; the name may hold any character."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        text: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        name, _, sizes = str(text).rpartition("=")
+        parts = [part.strip() for part in sizes.lower().replace("x", ",").split(",")]
+        if not name or not all(_is_size(part) for part in parts):
+            parser.error(f"--shape takes NAME=N,N,... as in images=1,3,320,320, not '{text}'")
+        known = getattr(namespace, self.dest)
+        if name in known:
+            parser.error(f"--shape says the size of '{name}' twice")
+        setattr(namespace, self.dest, {**known, name: tuple(int(part) for part in parts)})
+
+
+def _is_size(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
