@@ -1,10 +1,12 @@
+#!/usr/bin/env python3
 """The standard suite: nets of tests/models with random weights, each exported in its own process.
 
-python scripts/bench_nets.py resnet50 resnet50.onnx
+scripts/bench_nets.py resnet50 resnet50.onnx
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import subprocess
 import sys
@@ -107,8 +109,17 @@ def export_apart(net: Net, path: Path) -> None:
         raise ValueError(f"{net.name} cannot be exported: {last[0]}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    summary = (__doc__ or "").split("\n\n")[0]
+    parser = argparse.ArgumentParser(prog="scripts/bench_nets.py", description=summary)
+    parser.add_argument("net", choices=sorted(NETS), metavar="NET", help=", ".join(sorted(NETS)))
+    parser.add_argument("path", type=Path, metavar="OUT.onnx", help="where to write it")
+    options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     # factories of this file are found by its name
     sys.modules["bench_nets"] = sys.modules[__name__]
-    export(NETS[sys.argv[1]], Path(sys.argv[2]))
+    export(NETS[options.net], options.path)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,10 @@
 # kp publishes no wheel, and its build as published fetches sources from GitHub and a pybind11 that
 # misreads arrays of numpy 2. Here everything comes from PyPI and Debian, in one to two minutes.
 set -euo pipefail
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=.venv/bin/python

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Measure the demo detector: mAP50 on 500 generated pictures that training never saw.
 
     python scripts/evaluate_demo.py
@@ -105,9 +106,9 @@ def average_precision(
 def main() -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
     parser.add_argument("--engine", choices=("vkconv", "onnxruntime"), default="vkconv")
-    parser.add_argument("--pictures", type=int, default=500)
+    parser.add_argument("--pictures", type=int, default=500, help="default: 500")
     parser.add_argument("--report", action="store_true", help=f"update {REPORT}")
     arguments = parser.parse_args()
 

@@ -107,7 +107,7 @@ def _nothing() -> dict[str, Any]:
 
 def table(recorded: dict[str, Any]) -> str:
     """The page, for these results."""
-    from vkconv.ops.base import REGISTRY
+    from vkconv.ops.registry import REGISTRY
 
     share = 100 * recorded["passed"] / recorded["in_scope"]
     summary = (
@@ -126,7 +126,7 @@ def _expanded() -> list[str]:
     """Operators with a definition that are not registered."""
     import onnx.defs
 
-    from vkconv.ops.base import is_registered
+    from vkconv.ops.registry import is_registered
 
     return sorted(
         schema.name
@@ -138,7 +138,7 @@ def _expanded() -> list[str]:
 
 
 def _row(op_type: str, cls: Any, entry: dict[str, Any]) -> str:
-    from vkconv.ops.base import Operator, has_method
+    from vkconv.ops.operator import Operator, has_method
 
     on_gpu = has_method(cls, "lower") or has_method(cls, "view")
     types = ", ".join(sorted(cls.device_dtypes, key=_type_order)) if on_gpu else ""

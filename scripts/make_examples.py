@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Draw the pictures in ``examples/`` from seeds that neither training nor evaluation uses."""
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ EXAMPLES = (
 def main() -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("examples"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("examples"), help="folder (default: examples)"
+    )
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
     for name, offset, size in EXAMPLES:

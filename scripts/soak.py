@@ -188,10 +188,10 @@ def table(phases: Sequence[Phase], markdown: bool) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sessions", type=int, default=1000)
-    parser.add_argument("--runs", type=int, default=100_000)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--sessions", type=int, default=1000, help="opened (default: 1000)")
+    parser.add_argument("--runs", type=int, default=100_000, help="default: 100000")
+    parser.add_argument("--device", default="auto", help="as 'vkconv devices' lists them")
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     options = parser.parse_args()
     if not Path("/proc/self/status").exists():
         parser.error("this needs Linux: it reads /proc")

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Train the demo detector from nothing but a seed, and export it to ONNX.
 
 Draws the training pictures, trains the network in its branched form, and writes it with
@@ -213,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=34.0, help="wall time for everything")
     parser.add_argument("--seed", type=int, default=0, help="of the pictures and the training")
-    parser.add_argument("--out", type=Path, default=Path("vkconv/data/demo.onnx"))
+    parser.add_argument("--out", type=Path, default=Path("vkconv/data/demo.onnx"), help="the model")
     parser.add_argument("--save-checkpoint", type=Path, help="also write the branched weights")
     arguments = parser.parse_args()
     torch.set_num_threads(2)

@@ -27,7 +27,8 @@ void main() {
     // not an array: some compilers would keep it in memory
     vec4 x = vec4(float(i)), z = x + 0.25, u = x + 0.5, v = x + 0.75;
     for (int round = 0; round < rounds; round++) {
-        UNROLL for (int step = 0; step < STEPS; step++) {
+        // not written out: SwiftShader's compiler would take all memory for chains of that length
+        for (int step = 0; step < STEPS; step++) {
             x = next(x, a, b);
             z = next(z, a, b);
             if (four) {

@@ -86,32 +86,35 @@ void main() {
     float sum[OUTPUT_TILE * PIXELS];
     UNROLL for (int j = 0; j < OUTPUT_TILE * PIXELS; j++) sum[j] = 0.0;
 
-    for (int k = 0; k < in_blocks; k++) {
-        for (int ky = 0; ky < kernel_h; ky++) {
-            int iy = iy0 + ky * dilation_y;
-            bool row_inside = uint(iy) < uint(height);
-            int row = x_plane + clamp(iy, 0, height - 1) * width;
-            vec4 v[LOADED];
-            if (ROW_REUSE) {
-                UNROLL for (int p = 0; p < SPAN; p++) {
-                    vec4 texel = LOAD(x, row + column[p]);
-                    v[p] = row_inside && inside[p] ? texel : vec4(0.0);
-                }
-            }
-            UNROLL for (int kx = 0; kx < KERNEL_W; kx++) {
-                if (ROW_REUSE) {
-                    ACCUMULATE(v, kx * DILATION_X, STRIDE_X)
-                } else {
-                    UNROLL for (int p = 0; p < PIXELS; p++) {
-                        vec4 texel = LOAD(x, row + column[p * STRIDE_X + kx * DILATION_X]);
-                        v[p] = row_inside && inside[p * STRIDE_X + kx * DILATION_X] ? texel : vec4(0.0);
-                    }
-                    ACCUMULATE(v, 0, 1)
-                }
-                w_index += OUTPUT_TILE;
+    // One loop over blocks and rows: two, one in the other, take lavapipe a third longer, which then merges all sums
+    // under two execution masks.
+    int ky = 0;
+    for (int turn = in_blocks * kernel_h; turn > 0; turn--) {
+        int iy = iy0 + ky * dilation_y;
+        bool row_inside = uint(iy) < uint(height);
+        int row = x_plane + clamp(iy, 0, height - 1) * width;
+        vec4 v[LOADED];
+        if (ROW_REUSE) {
+            UNROLL for (int p = 0; p < SPAN; p++) {
+                vec4 texel = LOAD(x, row + column[p]);
+                v[p] = row_inside && inside[p] ? texel : vec4(0.0);
             }
         }
-        x_plane += plane;
+        UNROLL for (int kx = 0; kx < KERNEL_W; kx++) {
+            if (ROW_REUSE) {
+                ACCUMULATE(v, kx * DILATION_X, STRIDE_X)
+            } else {
+                UNROLL for (int p = 0; p < PIXELS; p++) {
+                    vec4 texel = LOAD(x, row + column[p * STRIDE_X + kx * DILATION_X]);
+                    v[p] = row_inside && inside[p * STRIDE_X + kx * DILATION_X] ? texel : vec4(0.0);
+                }
+                ACCUMULATE(v, 0, 1)
+            }
+            w_index += OUTPUT_TILE;
+        }
+        bool last = ky == kernel_h - 1;
+        ky = last ? 0 : ky + 1;
+        x_plane += last ? plane : 0;
     }
 
     if (oy >= out_height) return;

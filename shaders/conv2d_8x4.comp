@@ -1,14 +1,14 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo)
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on)
 #include "convolution.glsl"
 // Direct convolution, any kernel, stride, padding and dilation; groups of whole channel blocks. The small tile: 8 (or,
 // without WIDE, 4) output channels at 4 pixels an invocation, written out in vec4 sums, so that nothing depends on the
 // driver's compiler unrolling a loop or keeping an array in registers.
 //   y[n][o][oy][ox] = activation(bias[o] + sum_{i,ky,kx} weights[o][i][ky][kx] * x[n][i][oy*sy - pt + ky*dy][ox*sx - pl + kx*dx])
-// x, y, residual: C4; weights as conv2d reads them, in tiles of 8 or 4 outputs. The four pixels are neighbours of one
-// row; with POINTWISE (1x1, stride 1, the map as one row) they lie a workgroup's width apart, so that neighbouring
-// invocations read neighbouring texels.
+// With scale = on x[n][i] is multiplied by scale[n][i]. x, y, residual: C4; weights as conv2d reads them, in tiles of 8
+// or 4 outputs. The four pixels are neighbours of one row; with POINTWISE (1x1, stride 1, the map as one row) they lie a
+// workgroup's width apart, so that neighbouring invocations read neighbouring texels.
 // Grid: x rows * ceil(out_width / 4) / local_size, y blocks of output channels (group after group), z batch.
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const bool WIDE = true;
@@ -19,6 +19,9 @@ READ_VEC4(0, x);
 READ_VEC4(1, weights);
 READ_VEC4(2, residual);
 WRITE_BUFFER(3, y, vec4);
+#if defined(SCALE_ON)
+READ_VEC4(4, scale);
+#endif
 layout(push_constant) uniform Push {
     int x_offset, x_batch, weights_offset, residual_offset, residual_batch, y_offset, y_batch;
     int in_blocks, out_blocks, tiles; // of one group: vec4 blocks of input and output channels, output tiles
@@ -26,6 +29,9 @@ layout(push_constant) uniform Push {
     int kernel_h, kernel_w, stride_y, stride_x, dilation_y, dilation_x, pad_top, pad_left;
     int channels;
     float alpha, beta;
+#if defined(SCALE_ON)
+    int scale_offset, scale_batch;
+#endif
 };
 
 // four outputs' weights for four input channels, one output a column: v * m is four scalar products
@@ -75,7 +81,13 @@ void main() {
     vec4 a0 = LOAD(weights, w_index), a1 = a0, a2 = a0, a3 = a0;
     vec4 b0 = WIDE ? LOAD(weights, w_index + 1) : vec4(0.0), b1 = b0, b2 = b0, b3 = b0;
     w_index += TILE / 4;
+#if defined(SCALE_ON)
+    int scale_index = scale_offset + batch * scale_batch + group * in_blocks;
+#endif
     for (int k = 0; k < in_blocks; k++) {
+#if defined(SCALE_ON)
+        vec4 factor = LOAD(scale, scale_index + k);
+#endif
         for (int ky = 0; ky < kernel_h; ky++) {
             int iy = iy0 + ky * dilation_y;
             bool row_inside = uint(iy) < uint(height);
@@ -85,6 +97,9 @@ void main() {
                 vec4 v0 = read_column(row, column, row_inside), v1 = read_column(row, column + step_x, row_inside);
                 vec4 v2 = read_column(row, column + 2 * step_x, row_inside);
                 vec4 v3 = read_column(row, column + 3 * step_x, row_inside);
+#if defined(SCALE_ON)
+                v0 *= factor, v1 *= factor, v2 *= factor, v3 *= factor;
+#endif
                 mat4 w = LOAD_OUTPUTS(w_index);
                 a0 += v0 * w, a1 += v1 * w, a2 += v2 * w, a3 += v3 * w;
                 if (WIDE) {

@@ -1,11 +1,12 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo)
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on)
 #include "convolution.glsl"
 // Convolution as a matrix product through shared memory (implicit GEMM), for GPUs with fast shared memory; any kernel,
 // stride, padding and dilation; groups of whole channel blocks.
 //   y[o][p] = activation(bias[o] + sum_k weights[o][k] * patches[k][p]),  k over input blocks and taps, p over pixels
-// x, y, residual: C4; weights as conv2d reads them, in tiles of 64 outputs. A workgroup of 16 x 4 * SPLIT invocations
+// With scale = on patches are of x[n][i] * scale[n][i]. x, y, residual: C4; weights as conv2d reads them, in tiles of 64
+// outputs. A workgroup of 16 x 4 * SPLIT invocations
 // computes 64 outputs at 64 pixels: each invocation 16 / SPLIT outputs at 4 pixels, which lie 16 apart. DEPTH vec4 of the
 // inner dimension go through shared memory at a time: 16 KiB.
 // Grid: x pixels / 64, y tiles of output channels (group after group), z batch.
@@ -20,6 +21,9 @@ READ_VEC4(0, x);
 READ_VEC4(1, weights);
 READ_VEC4(2, residual);
 WRITE_BUFFER(3, y, vec4);
+#if defined(SCALE_ON)
+READ_VEC4(4, scale);
+#endif
 layout(push_constant) uniform Push {
     int x_offset, x_batch, weights_offset, residual_offset, residual_batch, y_offset, y_batch;
     int in_blocks, out_blocks, tiles; // of one group: vec4 blocks of input and output channels, output tiles
@@ -27,6 +31,9 @@ layout(push_constant) uniform Push {
     int kernel_h, kernel_w, stride_y, stride_x, dilation_y, dilation_x, pad_top, pad_left;
     int channels;
     float alpha, beta;
+#if defined(SCALE_ON)
+    int scale_offset, scale_batch;
+#endif
 };
 
 shared vec4 patches[DEPTH * TILE];       // [inner][pixel]
@@ -47,6 +54,9 @@ void main() {
     int x_base = x_offset + batch * x_batch + group * in_blocks * plane;
     int w_base = weights_offset + int(gl_WorkGroupID.y) * (TILE / 4 + inner * TILE);
 
+#if defined(SCALE_ON)
+    int scale_base = scale_offset + batch * scale_batch + group * in_blocks;
+#endif
     float sum[OUTPUTS * PIXELS];
     UNROLL for (int g = 0; g < OUTPUTS / 4; g++) {
         vec4 bias = LOAD(weights, w_base + band * (OUTPUTS / 4) + g);
@@ -68,6 +78,9 @@ void main() {
             int iy = oy * stride_y - pad_top + ky * dilation_y, ix = ox * stride_x - pad_left + kx * dilation_x;
             there = there && pixel < out_plane && uint(iy) < uint(height) && uint(ix) < uint(width);
             patches[i] = there ? LOAD(x, x_base + block * plane + iy * width + ix) : vec4(0.0);
+#if defined(SCALE_ON)
+            if (there) patches[i] *= LOAD(scale, scale_base + block);
+#endif
         }
         barrier();
         for (int k = 0; k < DEPTH; k++) {

@@ -1,11 +1,11 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; shuffle = on, off)
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; shuffle = on, off; residual = off, on)
 #include "convolution.glsl"
 #include "bilinear.glsl"
 // Deformable convolution; groups and offset groups of whole channel blocks.
-//   y[n][o][p] = bias[o] + sum_{i,k} weights[o][i][k] * factor[n][d(i)][k][p] * x[n][i] at position[n][d(i)][k][p]
-// where x between pixels is bilinear, and zero beyond the map. x, y: C4; positions: [n][offset group, tap][pixel] of
+//   y[n][o][p] = activation(bias[o] + sum_{i,k} weights[o][i][k] * factor[n][d(i)][k][p] * x[n][i] at position[n][d(i)][k][p])
+// where x between pixels is bilinear, and zero beyond the map. x, residual, y: C4; positions: [n][offset group, tap][pixel] of
 // vec4(row, column, factor, 0), see deform_positions.comp. One invocation: OUTPUT_TILE output channels at PIXELS pixels
 // that lie a workgroup's width apart. A sample is taken from four texels and used for all OUTPUT_TILE outputs; the
 // texels' indices and weights are computed once per tap and used for all channel blocks of the offset group.
@@ -19,12 +19,19 @@ READ_VEC4(0, x);
 READ_VEC4(1, weights);
 READ_VEC4(2, positions);
 WRITE_BUFFER(3, y, vec4);
+#if defined(RESIDUAL_ON)
+READ_VEC4(4, residual);
+#endif
 layout(push_constant) uniform Push {
     int x_offset, x_batch, weights_offset, positions_offset, y_offset, y_batch;
     int in_blocks, out_blocks, tiles; // of one group: vec4 blocks of input and output channels, output tiles
     int part_blocks;                  // channel blocks of one offset group
     int height, width, pixels, taps, pairs;
     int channels;
+    float alpha, beta;
+#if defined(RESIDUAL_ON)
+    int residual_offset, residual_batch;
+#endif
 };
 
 void main() {
@@ -92,15 +99,19 @@ void main() {
     }
 
     int block = tile * (OUTPUT_TILE / 4);
-    int y_index = y_offset + batch * y_batch + (group * out_blocks + block) * pixels;
+    int plane_index = (group * out_blocks + block) * pixels;
+    int y_index = y_offset + batch * y_batch + plane_index;
+#if defined(RESIDUAL_ON)
+    int residual_index = residual_offset + batch * residual_batch + plane_index;
+#endif
     UNROLL for (int p = 0; p < PIXELS; p++)
         if (first + p * lanes < pixels) {
             UNROLL for (int g = 0; g < OUTPUT_TILE / 4; g++)
                 if (block + g < out_blocks) {
                     vec4 value = bias[g] + vec4(sum[(4 * g) * PIXELS + p], sum[(4 * g + 1) * PIXELS + p],
                                                 sum[(4 * g + 2) * PIXELS + p], sum[(4 * g + 3) * PIXELS + p]);
-                    if (MASKED) value = keep_channels(value, block + g, channels);
-                    y[y_index + g * pixels + target[p]] = value;
+                    int at = g * pixels + target[p];
+                    FINISH(value, y_index + at, residual_index + at, block + g)
                 }
         }
 }

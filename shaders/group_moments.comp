@@ -8,10 +8,7 @@
 #include "tensor.glsl"
 #include "grid.glsl"
 #include "workgroup_reduction.glsl"
-
-#define AFFINE_NONE 0
-#define AFFINE_PER_CHANNEL 1
-#define AFFINE_PER_GROUP 2
+#include "affine_codes.glsl"
 
 layout(constant_id = 1) const int affine = AFFINE_NONE;
 layout(constant_id = 2) const int merged = 0;

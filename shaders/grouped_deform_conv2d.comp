@@ -1,24 +1,31 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo)
-#include "tensor.glsl"
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; residual = off, on)
+#include "convolution.glsl"
 #include "grid.glsl"
 #include "bilinear.glsl"
 // Deformable convolution with groups or offset groups that do not fill whole vec4 blocks: the formula is that of
 // deform_conv2d.comp, and each output channel looks up its own input channels and their positions.
-// x, y: C4; positions: [n][offset group, tap][pixel] of vec4(row, column, factor, 0); weights: [out block][1 +
+// x, residual, y: C4; positions: [n][offset group, tap][pixel] of vec4(row, column, factor, 0); weights: [out block][1 +
 // in_channels * taps] of vec4 (four output channels), the bias first. One invocation: four output channels at one pixel.
 // Grid: x pixels, y output blocks, z batch.
 READ_VEC4(0, x);
 READ_VEC4(1, weights);
 READ_VEC4(2, positions);
 WRITE_BUFFER(3, y, vec4);
+#if defined(RESIDUAL_ON)
+READ_VEC4(4, residual);
+#endif
 layout(push_constant) uniform Push {
     int x_offset, x_batch, weights_offset, positions_offset, y_offset, y_batch;
     int batches, in_channels, out_channels; // channels of one group
     int part_channels;                      // channels of one offset group
     int height, width, pixels, taps, pairs;
     int channels;
+    float alpha, beta;
+#if defined(RESIDUAL_ON)
+    int residual_offset, residual_batch;
+#endif
 };
 
 void main() {
@@ -49,6 +56,7 @@ void main() {
                 }
             }
         }
-        y[y_offset + n * y_batch + block * pixels + p] = keep_channels(sum, block, channels);
+        int at = block * pixels + p;
+        FINISH(sum, y_offset + n * y_batch + at, residual_offset + n * residual_batch + at, block)
     }
 }

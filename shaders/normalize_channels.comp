@@ -3,12 +3,15 @@
 #pragma vkconv variants(width = vec4, scalar; access = storage_texel, uniform_texel, ssbo)
 #pragma vkconv exclude(width = scalar, access = storage_texel)
 #pragma vkconv exclude(width = scalar, access = uniform_texel)
-// y[n][c][p] = (x[n][c][p] - mean) * factor + bias with (mean, factor, bias) = table[n][c]. The mean is subtracted
-// first: x * factor - mean * factor would lose what is common to both.
+// y[n][c][p] = activate((x[n][c][p] - mean) * factor + bias) with (mean, factor, bias) = table[n][c]. The mean is
+// subtracted first: x * factor - mean * factor would lose what is common to both.
 // width = vec4: C4, c counts channel blocks.  width = scalar: linear.
 // One invocation computes one element of the buffer: one pixel of one channel (block).
 #include "tensor.glsl"
+#include "activations.glsl"
 #include "grid.glsl"
+
+layout(constant_id = 10) const int ACTIVATION = ACT_NONE;
 
 #if defined(WIDTH_VEC4)
 #define T vec4
@@ -32,6 +35,8 @@ layout(push_constant) uniform Push {
     int last;     // channels of the last block, for vec4
     int pixels;
     int dense_batch;
+    float alpha;
+    float beta;
 };
 
 void main() {
@@ -43,7 +48,10 @@ void main() {
         FOR_X(p, pixels) {
             T v = (LOAD(x, from + p) - mean) * factor + bias;
 #if defined(WIDTH_VEC4)
+            v = activate(ACTIVATION, v, alpha, beta);
             v = keep_channels(v, 0, c == channels - 1 ? last : 4);
+#else
+            v = activate(ACTIVATION, vec4(v), alpha, beta).x;
 #endif
             y[to + p] = v;
         }

@@ -1,8 +1,14 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-// y[n][c][p] = x[n][order[c]][p]: some channels of x, in any order. C4 (layout = c4): one invocation computes one vec4
-// of y from up to four of x; `order` is padded to whole vec4s with -1, which gives 0. Linear: one invocation moves one
-// scalar, as bits. The lanes run over pixels, so that `order` is read once for all of them.
+// y[n][c][p] = x[n][channel[c]][p], or 0: some channels of x, in any order, to some rows of y. `order` lists the rows.
+//
+// C4 (layout = c4): a row is a vec4 of channels, one invocation computes one vec4 of y at a time from the BLOCKS of x
+// that its channels lie in. Six numbers a row: the vec4 of y; for lane l of it the bits 4 l to 4 l + 3 with the number
+// of the block (of those listed) times four plus the lane in it, and bit 16 + l which is 0 where the lane is 0; then up
+// to four vec4s of x.
+// Linear: a row is a channel, one invocation moves one scalar at a time, as bits. Two numbers a row: the channel of y,
+// that of x or -1.
+// The lanes run over pixels, so that the order is read once for all of them.
 #pragma vkconv variants(layout = c4, linear; access = storage_texel, uniform_texel, ssbo)
 #pragma vkconv exclude(layout = linear, access = storage_texel)
 #pragma vkconv exclude(layout = linear, access = uniform_texel)
@@ -10,6 +16,7 @@
 #include "grid.glsl"
 
 #if defined(LAYOUT_C4)
+layout(constant_id = 1) const int BLOCKS = 4; // of x that a vec4 of y is made of, at most
 READ_VEC4(0, x);
 WRITE_BUFFER(2, y, vec4);
 #else
@@ -24,32 +31,54 @@ layout(push_constant) uniform Push {
     int y_offset;
     int y_batch;
     int batches;
-    int rows;   // vec4s of channels in y; linear: channels
+    int rows;
     int pixels;
-    int x_rows; // linear: channels of x
+    int x_rows; // linear: channels of x, of y
+    int y_rows;
 };
+
+#if defined(LAYOUT_C4)
+float pick(vec4 a, vec4 b, vec4 c, vec4 d, int code, bool there) {
+    int lane = code & 3;
+    int block = (code >> 2) & 3;
+    float v = a[lane];
+    if (BLOCKS > 1) v = block == 1 ? b[lane] : v;
+    if (BLOCKS > 2) v = block == 2 ? c[lane] : v;
+    if (BLOCKS > 3) v = block == 3 ? d[lane] : v;
+    return there ? v : 0.0;
+}
+#endif
 
 void main() {
 #if defined(LAYOUT_C4)
     FOR_Z(n, batches) FOR_Y(row, rows) {
-        int at = order_offset + row * 4;
-        ivec4 channel = ivec4(order[at], order[at + 1], order[at + 2], order[at + 3]);
-        ivec4 from = x_offset + n * x_batch + (max(channel, 0) >> 2) * pixels;
-        ivec4 lane = channel & 3;
-        int to = y_offset + n * y_batch + row * pixels;
+        int at = order_offset + row * 6;
+        int to = y_offset + n * y_batch + order[at] * pixels;
+        int codes = order[at + 1];
+        int from = x_offset + n * x_batch;
+        ivec4 block = ivec4(order[at + 2], 0, 0, 0);
+        if (BLOCKS > 1) block.y = order[at + 3];
+        if (BLOCKS > 2) block.z = order[at + 4];
+        if (BLOCKS > 3) block.w = order[at + 5];
+        block = from + block * pixels;
         FOR_X(p, pixels) {
-            vec4 v = vec4(LOAD(x, from.x + p)[lane.x], 0.0, 0.0, 0.0);
-            if (channel.y >= 0) v.y = LOAD(x, from.y + p)[lane.y];
-            if (channel.z >= 0) v.z = LOAD(x, from.z + p)[lane.z];
-            if (channel.w >= 0) v.w = LOAD(x, from.w + p)[lane.w];
-            y[to + p] = v;
+            vec4 a = LOAD(x, block.x + p);
+            vec4 b = a, c = a, d = a;
+            if (BLOCKS > 1) b = LOAD(x, block.y + p);
+            if (BLOCKS > 2) c = LOAD(x, block.z + p);
+            if (BLOCKS > 3) d = LOAD(x, block.w + p);
+            y[to + p] = vec4(pick(a, b, c, d, codes, (codes & 0x10000) != 0),
+                             pick(a, b, c, d, codes >> 4, (codes & 0x20000) != 0),
+                             pick(a, b, c, d, codes >> 8, (codes & 0x40000) != 0),
+                             pick(a, b, c, d, codes >> 12, (codes & 0x80000) != 0));
         }
     }
 #else
     FOR_Z(n, batches) FOR_Y(row, rows) {
-        int from = x_offset + (n * x_rows + order[order_offset + row]) * pixels;
-        int to = y_offset + (n * rows + row) * pixels;
-        FOR_X(p, pixels) y[to + p] = x[from + p];
+        int channel = order[order_offset + row * 2 + 1];
+        int from = x_offset + (n * x_rows + channel) * pixels;
+        int to = y_offset + (n * y_rows + order[order_offset + row * 2]) * pixels;
+        FOR_X(p, pixels) y[to + p] = channel >= 0 ? x[from + p] : 0;
     }
 #endif
 }

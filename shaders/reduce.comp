@@ -10,19 +10,7 @@
 #include "activations.glsl"
 #include "grid.glsl"
 #include "workgroup_reduction.glsl"
-
-#define COMBINE_SUM 0
-#define COMBINE_MAX 1
-#define COMBINE_MIN 2
-#define COMBINE_PROD 3
-#define PRE_NONE 0
-#define PRE_ABS 1
-#define PRE_SQUARE 2
-#define PRE_EXP 3 // exp(x - max), and post adds the max again
-#define POST_NONE 0
-#define POST_MEAN 1
-#define POST_SQRT 2
-#define POST_LOG 3
+#include "reduction_codes.glsl"
 
 layout(constant_id = 1) const int combination = COMBINE_SUM;
 layout(constant_id = 2) const int pre = PRE_NONE;

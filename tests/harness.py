@@ -29,7 +29,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKern
 
 from tests.sentinels import guarded_arenas
 from vkconv import ir
-from vkconv.ops import base
+from vkconv.ops.operator import as_tuple
+from vkconv.ops.registry import NEWEST_OPSET, create, infer_types
 from vkconv.verification.tolerance import tolerance
 
 #: the newest opset that this onnxruntime accepts; cases of newer ones are judged at this one
@@ -53,7 +54,7 @@ class Case:
     op_type: str
     inputs: tuple[ir.Array | None, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    opset: int = base.NEWEST_OPSET
+    opset: int = NEWEST_OPSET
     constant: tuple[int, ...] = ()
     name: str = ""
     outputs: int = 1
@@ -75,7 +76,7 @@ class Case:
         parts = [self.op_type, self.name, shapes, given, self.layout if self.layout == "c4" else ""]
         if self.constant:
             parts.append("constant" + "".join(map(str, self.constant)))
-        if self.opset != base.NEWEST_OPSET:
+        if self.opset != NEWEST_OPSET:
             parts.append(f"opset{self.opset}")
         return "-".join(p for p in parts if p)
 
@@ -102,13 +103,13 @@ class Case:
     def types(self) -> tuple[ir.TensorType, ...]:
         """The output types that ``infer`` gives, for the outputs the case has."""
         node = self.node()
-        return base.infer_types(base.create(node), node)[: self.outputs]
+        return infer_types(create(node), node)[: self.outputs]
 
     def expected(self, inputs: Sequence[ir.Array | None] | None = None) -> tuple[ir.Array, ...]:
         """What ``reference`` makes of the case's inputs, or of others."""
         given = self.inputs if inputs is None else inputs
         with np.errstate(all="ignore"):
-            results = base.as_tuple(base.create(self.node()).reference(*given))
+            results = as_tuple(create(self.node()).reference(*given))
         return tuple(np.asarray(r) for r in results)[: self.outputs]
 
     def feeds(self) -> dict[str, ir.Array]:

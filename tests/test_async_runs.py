@@ -20,7 +20,7 @@ from vkconv.async_runs import UNDER_WAY, AsyncRuns
 from vkconv.device.vulkan.device import VulkanDevice
 from vkconv.errors import DeviceError, InvalidInputError, OutOfDeviceMemoryError, VkconvError
 from vkconv.lanes import Lanes
-from vkconv.session import PLAN_CACHE_SIZE
+from vkconv.stage_cache import PLAN_CACHE_SIZE
 
 #: the shape of the second output depends on data: it is planned in the run
 STAGED = model(
@@ -94,10 +94,11 @@ def test_two_runs_are_under_way_and_no_more(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Lanes, "start", counted)
     with InferenceSession(detector()) as session:
-        assert session.memory.arena == session.memory.arena_lower_bound
+        alone = session.memory.arena  # Kompute's memory is not one arena, and takes more
+        assert alone >= session.memory.arena_lower_bound
         wait([session.run_async(None, feeds()) for _ in range(12)], 20)
         assert most == UNDER_WAY == 2 and under_way == 0
-        assert session.memory.arena == 2 * session.memory.arena_lower_bound
+        assert session.memory.arena == 2 * alone
 
 
 def test_without_memory_for_a_second_lane_runs_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +132,7 @@ def test_errors_are_the_futures(names: Any, given: Any, message: str) -> None:
 
 
 def test_a_device_that_fails_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VKCONV_DEVICE", raising=False)  # the fences are the default engine's
     with InferenceSession(detector()) as session:
         queue = next(iter(session._stages.values()))._executable._lanes[0].core.queue  # type: ignore[attr-defined]
         settle = queue.wait

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from tests.device.handmade import run_python
+from tests.forked import tell
 from tests.small_models import expected, floats, model, node
 from vkconv import InferenceSession
-from vkconv.errors import DeviceError, VkconvError
+from vkconv.errors import VkconvError
 from vkconv.ir import Array
 
 THREADS = 6
@@ -127,18 +128,13 @@ def test_closing_while_others_run() -> None:
 
 
 def in_the_child(connection, session: InferenceSession, feeds: dict[str, Array]) -> None:
-    for attempt in (
+    tell(
+        connection,
         lambda: session.run(None, feeds),
         lambda: session.run_async(None, feeds).result(30),
         lambda: InferenceSession(FIXED),
         lambda: InferenceSession(FIXED, device="reference").run(None, feeds),
-    ):
-        try:
-            attempt()
-            connection.send("worked")
-        except DeviceError as error:
-            connection.send(str(error))
-    connection.close()
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -11,14 +11,16 @@ import pytest
 from PIL import Image
 
 from tests.cli.fake_session import save_model
+from tests.plan_file.test_damage import roomy, tables_of, with_tables
 from tests.sentinels import guarded_arenas
 from tests.small_models import floats, model, node
 from tests.test_session import DEVICES
-from vkconv import ImageInput, InferenceSession
+from vkconv import ImageInput, InferenceSession, compile_model
 from vkconv.cli.main import main
 from vkconv.errors import InvalidInputError, InvalidModelError
 from vkconv.ir import TensorType, Value
 from vkconv.ops.image_to_tensor import ImageToTensor
+from vkconv.plan_file import read_compiled
 from vkconv.vision import choose_head, prepare, prepare_pixels
 
 
@@ -241,6 +243,99 @@ def test_a_plan_kept_on_disk_takes_images_again(
         assert np.array_equal(session.run(None, {"x": x})[0], wanted[0])
         session.set_image_input("x", ImageInput(scale=0.0))
         assert np.all(session.run(None, {"x": x})[0] == 0.5)
+
+
+def fed_with_pixels(tmp_path: Path, images: Any, **options: Any) -> tuple[Path, np.ndarray, Any]:
+    """A plan file, pixels for it, and what the ONNX model makes of them."""
+    proto = model([node("Conv", "x w", "y")], {"x": ["n", 3, "h", 7]}, {"y": None},
+                  {"w": floats(6, 3, 3, 3)})  # fmt: skip
+    path, x = tmp_path / "net.vkplan", pixels(2, 5, 7, 3)
+    made = compile_model(proto, str(path), shapes={"x": (2, 3, 5, 7)}, images=images, **options)
+    assert made.images == ["x"] and made.inputs == {"x": (2, 5, 7, 3)}
+    with InferenceSession(proto, images=images, **options) as session:
+        return path, x, session.run(None, {"x": x})[0]
+
+
+@DEVICES
+@pytest.mark.parametrize("image", SPECS, ids=str)
+def test_a_plan_file_takes_the_pixels_it_was_compiled_for(
+    device: str, image: ImageInput, tmp_path: Path
+) -> None:
+    path, x, wanted = fed_with_pixels(tmp_path, image, device=device)
+    for source in (path, path.read_bytes()):
+        with InferenceSession(source, device=device) as session:
+            [arg] = session.get_inputs()
+            assert (arg.type, arg.shape) == ("tensor(uint8)", [2, 5, 7, 3])
+            assert session.image_inputs["x"].shape == [2, 3, 5, 7]
+            assert np.array_equal(session.run(None, {"x": x})[0], wanted)
+            assert device == "reference" or np.any(wanted)
+            with pytest.raises(InvalidInputError, match="is float32, the model takes uint8"):
+                session.run(None, {"x": x.astype(np.float32)})
+
+
+def test_a_session_has_the_last_word_on_a_plan_file_s_numbers(tmp_path: Path) -> None:
+    path, x, first = fed_with_pixels(tmp_path, {"x": ImageInput(scale=0.5)})
+    for images in (ImageInput(scale=1.0), {"x": ImageInput(scale=1.0)}):
+        with InferenceSession(path, images=images) as session:
+            (y,) = session.run(None, {"x": x})
+            assert np.allclose(y, 2 * first, rtol=1e-5, atol=1e-3)
+            session.set_image_input("x", ImageInput(scale=0.5))
+            assert np.array_equal(session.run(None, {"x": x})[0], first)
+    with InferenceSession(path, images={}) as session:
+        assert np.array_equal(session.run(None, {"x": x})[0], first)
+
+
+def test_plan_files_take_no_other_images(tmp_path: Path) -> None:
+    path, _, _ = fed_with_pixels(tmp_path, ImageInput())
+    with pytest.raises(InvalidInputError, match=r"'y' takes no images; a plan file takes what"):
+        InferenceSession(path, images={"y": ImageInput()})
+    proto = model([node("Relu", "x", "y")], {"x": [1, 3, 4, 4]}, {"y": None})
+    compile_model(proto, str(path))
+    with pytest.raises(InvalidInputError, match="vkconv compile --images"):
+        InferenceSession(path, images={"x": ImageInput()})
+    with InferenceSession(path, images=ImageInput()) as session:  # as with a model: those that can
+        assert not session.image_inputs and session.get_inputs()[0].type == "tensor(float)"
+    words = model([node("Relu", "x", "y")], {"x": [1, 5, 4, 4]}, {"y": None})
+    before = path.read_bytes()
+    with pytest.raises(InvalidInputError, match=r"no input takes images.*'x' float32"):
+        compile_model(words, str(path), images=ImageInput())
+    with pytest.raises(InvalidInputError, match="mean has 2 numbers for 3 channels"):
+        compile_model(proto, str(path), images=ImageInput(mean=(0.0, 1.0)))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("scale", []), ("scale", 1.0), ("std", [0.0]), ("mean", ["1"]), ("mean", [0.0, 1.0]),
+     ("mean", [True]), ("scale", [1e999]), ("scale", [10**400]), ("channel_order", "grb"),
+     ("channel_order", None)],
+)  # fmt: skip
+def test_numbers_of_a_plan_file_that_normalise_nothing(
+    key: str, value: Any, tmp_path: Path
+) -> None:
+    path, _, _ = fed_with_pixels(tmp_path, ImageInput(), device="reference")
+    data = roomy(path.read_bytes())
+    read_compiled(data)
+    tables = tables_of(data)
+    tables["body"]["images"][0]["normalisation"][key] = value
+    with pytest.raises(InvalidModelError, match="damaged"):
+        read_compiled(with_tables(data, tables))
+    del tables["body"]["images"][0]["normalisation"]  # as earlier versions wrote it
+    assert read_compiled(with_tables(data, tables)).normalisation == {"x": ImageInput()}
+
+
+def test_a_model_with_more_inputs_is_compiled_for_some_pixels(tmp_path: Path) -> None:
+    proto = model([node("Add", "x z", "a"), node("Add", "a b", "y")],
+                  {name: [1, 3, 5, 3] for name in "xbz"}, {"y": None})  # fmt: skip
+    path = tmp_path / "net.vkplan"
+    made = compile_model(proto, str(path), images={"b": ImageInput(scale=2.0), "x": ImageInput()})
+    assert sorted(made.images) == ["b", "x"]
+    feeds = {"x": pixels(1, 5, 3, 3), "b": pixels(1, 5, 3, 3, seed=1), "z": floats(1, 3, 5, 3)}
+    with InferenceSession(path) as session:
+        assert [a.name for a in session.get_inputs()] == ["x", "b", "z"]
+        (y,) = session.run(None, feeds)
+    wanted = normalised(feeds["x"], ImageInput()) + normalised(feeds["b"], ImageInput(scale=2.0))
+    assert np.allclose(y, wanted + feeds["z"], rtol=1e-5, atol=1e-3)
 
 
 def test_the_operator_checks_its_operands() -> None:

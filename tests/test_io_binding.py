@@ -93,16 +93,14 @@ def test_a_run_allocates_no_tensor() -> None:
 
 
 def test_unbound_outputs_are_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vkconv.device.vulkan.executable import VulkanExecutable
-
     fetched: list[int] = []
-    fetch = VulkanExecutable._fetch
-    monkeypatch.setattr(
-        VulkanExecutable,
-        "_fetch",
-        lambda self, i, *rest: fetched.append(i) or fetch(self, i, *rest),
-    )
     with InferenceSession(detector()) as session:
+        (stage,) = session._stages.values()
+        engine = type(stage._executable._lanes[0])
+        fetch = engine._fetch  # type: ignore[attr-defined]
+        monkeypatch.setattr(
+            engine, "_fetch", lambda self, i, *rest: fetched.append(i) or fetch(self, i, *rest)
+        )
         binding = session.io_binding()
         for name, array in feeds().items():
             binding.bind_cpu_input(name, array)

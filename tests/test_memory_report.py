@@ -103,7 +103,7 @@ def test_no_copy_of_the_weights_is_left(
 
 def test_plans_made_again_find_their_weights() -> None:
     """A plan that was dropped took the device's copy with it; the next is packed anew."""
-    from vkconv.session import PLAN_CACHE_SIZE
+    from vkconv.stage_cache import PLAN_CACHE_SIZE
 
     proto = model([node("MatMul", "x w", "y")], {"x": ["n", 1024]}, {"y": None}, WEIGHTS)
     with InferenceSession(proto) as session:

@@ -12,9 +12,10 @@ import onnx
 import pytest
 
 from tests.small_models import floats, model, node
-from vkconv import InferenceSession, plan_cache
+from vkconv import InferenceSession, compile_model, plan_cache
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array
+from vkconv.plan_file import Encoded
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +164,80 @@ def test_a_location_written_in_another_way_is_not_kept() -> None:
     assert plan_cache.model_digest(b"weights") is not None
 
 
+def location(name: bytes) -> bytes:
+    return b"\x0a\x08location\x12" + bytes([len(name)]) + name
+
+
+@pytest.mark.parametrize("piece", [1, 7, 150, 1 << 20])
+def test_a_digest_is_taken_in_pieces(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever falls between two of them: the names of external files, and words that look so."""
+    for name in (b"w", b"n" * 127):
+        (tmp_path / name.decode()).write_bytes(b"weights")
+    filler = bytes(range(97)) * 4
+    whole = filler + location(b"w") + filler + location(b"n" * 127) + filler + location(b"w")
+    files = {
+        "whole": whole,
+        "cut": whole[:-1],
+        "word": whole + filler + b"location",
+        "first": b"location" + whole,
+        "second": b"\x08location" + whole,
+        "none": filler,
+    }
+    for name, data in files.items():
+        (tmp_path / f"{name}.onnx").write_bytes(data)
+    expected = {name: plan_cache.model_digest(tmp_path / f"{name}.onnx") for name in files}
+    assert [name for name, digest in expected.items() if digest is None] == [
+        "cut", "word", "first", "second"
+    ]  # fmt: skip
+    monkeypatch.setattr(plan_cache, "_PIECE", piece)
+    for name in files:
+        assert plan_cache.model_digest(tmp_path / f"{name}.onnx") == expected[name], name
+    (tmp_path / ("n" * 127)).write_bytes(b"others")
+    assert plan_cache.model_digest(tmp_path / "whole.onnx") != expected["whole"]
+    (tmp_path / "w").unlink()
+    assert plan_cache.model_digest(tmp_path / "whole.onnx") is None
+    assert plan_cache.model_digest(whole) is None and plan_cache.model_digest(filler) is not None
+
+
+@pytest.mark.parametrize("disabled", ["", "unified"])
+def test_closing_waits_for_the_weights_to_be_written(
+    disabled: str, folder: Path, read: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read from the device's memory, or packed anew where the host does not reach it."""
+    monkeypatch.setenv("VKCONV_DISABLE", disabled)
+    path = saved(tmp_path / "m.onnx", network())
+    go_on = threading.Event()
+    write = Encoded.write
+
+    def later(self: Encoded, *arguments: str) -> None:
+        assert go_on.wait(20)
+        write(self, *arguments)
+
+    monkeypatch.setattr(Encoded, "write", later)
+    session = InferenceSession(path)
+    (first,) = session.run(None, {"x": floats(1, 3, 8, 8)})
+    closing = threading.Thread(target=session.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive() and not entries(folder)
+    go_on.set()
+    closing.join(20)
+    assert not closing.is_alive() and len(entries(folder)) == 1
+    np.testing.assert_array_equal(outputs(path, floats(1, 3, 8, 8)), first)
+    assert len(read) == 1
+
+
+def test_an_entry_is_the_plan_file_that_compile_writes(folder: Path, tmp_path: Path) -> None:
+    """The weights in it are those that were packed, wherever they were read from."""
+    path = saved(tmp_path / "m.onnx", network())
+    outputs(path, floats(1, 3, 8, 8))
+    compile_model(str(path), str(tmp_path / "m.vkplan"))
+    (entry,) = entries(folder)
+    assert entry.read_bytes() == (tmp_path / "m.vkplan").read_bytes()
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage" * 100, None])
 def test_a_damaged_entry_is_a_miss(
     damage: bytes | None, folder: Path, read: list[str], tmp_path: Path
@@ -225,6 +300,11 @@ def test_the_entries_used_longest_ago_go(
 def test_a_plan_that_is_too_large_is_not_kept(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    path = saved(tmp_path / "large.onnx", network(seed=1))
+    monkeypatch.setattr(plan_cache, "LARGEST_MODEL", path.stat().st_size - 1)
+    assert not plan_cache.is_candidate(path)
+    monkeypatch.setattr(plan_cache, "LARGEST_MODEL", path.stat().st_size)
+    assert plan_cache.is_candidate(path)
     monkeypatch.setattr(plan_cache, "MAX_ENTRY", 1)
     outputs(saved(tmp_path / "m.onnx", network()), floats(1, 3, 8, 8))
     assert not entries(folder)

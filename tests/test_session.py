@@ -23,7 +23,7 @@ from tests.small_models import (
 )
 from vkconv import InferenceSession
 from vkconv.errors import InvalidInputError, UnsupportedModelError, VkconvError
-from vkconv.session import PLAN_CACHE_SIZE
+from vkconv.stage_cache import PLAN_CACHE_SIZE
 
 DEVICES = pytest.mark.parametrize("device", ["auto", "reference"])
 
@@ -230,7 +230,7 @@ def test_new_shapes_for_days_leave_nothing_behind() -> None:
             x = floats(size, 2)
             assert_same(session.run(None, {"x": x}), expected(proto, {"x": x}))
         gc.collect()
-        assert len(session._store) <= 3 * PLAN_CACHE_SIZE
+        assert len(session._stages._store) <= 3 * PLAN_CACHE_SIZE
 
 
 @DEVICES

@@ -130,6 +130,14 @@ def test_one_warning_names_each_host_node_once() -> None:
     assert message.count("'first'") == message.count("'second'") == 1 and "float64" in message
 
 
+def test_the_warning_is_as_if_from_whoever_loads_the_model() -> None:
+    proto = host_model()
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    with pytest.warns(RuntimeWarning, match="'first'") as caught:
+        InferenceSession(proto).close()
+    assert [w.filename for w in caught] == [__file__]
+
+
 def test_the_reference_device_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -204,19 +204,24 @@ def test_the_first_of_several_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.first is found.diverging[0] and "1 more node differs" in found.verdict
 
 
+def reads_again(*before: onnx.NodeProto, operand: str = "x") -> onnx.ModelProto:
+    """``a`` is read once more behind the Sigmoid, which could be written over it."""
+    nodes = [
+        *before,
+        node("MatMul", f"{operand} w", "a"),
+        node("Sigmoid", "a", "p"),
+        node("MatMul", "a v", "q"),
+        node("MatMul", "p q", "y"),
+    ]
+    weights = {"w": floats(8, 6), "v": floats(6, 5)}
+    return model(nodes, {"x": [6, 8]}, {"y": None}, weights)
+
+
 def test_memory_given_away_too_early_is_told_from_a_wrong_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A result written over an operand that is read again: each kernel is right."""
-    proto = model(
-        [
-            node("MatMul", "x w", "a"),
-            node("Sigmoid", "a", "p"),
-            node("MatMul", "a v", "q"),
-            node("MatMul", "p q", "y"),
-        ],
-        {"x": [6, 8]}, {"y": None}, {"w": floats(8, 6), "v": floats(6, 5)},
-    )  # fmt: skip
+    proto = reads_again()
     assert verify(proto).holds
     monkeypatch.setattr(views.ViewAssignment, "_dies", lambda *_: True)
     found = verify(proto)
@@ -288,19 +293,13 @@ def test_the_smallest_part_that_fails_is_exported(corrupt: Corrupt, tmp_path: Pa
 def test_a_fault_of_the_plan_alone_exports_as_much_as_it_needs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    proto = model(
-        [
-            node("Relu", "x", "before"),
-            node("MatMul", "before w", "a"),
-            node("Sigmoid", "a", "p"),
-            node("MatMul", "a v", "q"),
-            node("MatMul", "p q", "y"),
-        ],
-        {"x": [6, 8]}, {"y": None}, {"w": floats(8, 6), "v": floats(6, 5)},
-    )  # fmt: skip
+    proto = reads_again(node("Relu", "x", "before"), operand="before")
     monkeypatch.setattr(views.ViewAssignment, "_dies", lambda *_: True)
     found = verify(proto)
-    again = lambda part, feeds, keep: verify(part, feeds, keep=tuple(keep))  # noqa: E731
+
+    def again(part: Any, feeds: Mapping[str, Array], keep: Any) -> Any:
+        return verify(part, feeds, keep=tuple(keep))
+
     made = bisect(proto, found, str(tmp_path / "report"), again)
     # MatMul q alone is right: what spoils its input is no part of what q needs
     assert not made.reproduces and made.nodes == 5

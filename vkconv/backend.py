@@ -112,7 +112,7 @@ class VulkanBackend(Backend):
 
         ``outputs_info`` is not needed: types follow from the node.
         """
-        from vkconv.ops.base import NEWEST_OPSET
+        from vkconv.ops.registry import NEWEST_OPSET
 
         opset = kwargs.pop("opset_version", NEWEST_OPSET)
         given = inputs if isinstance(inputs, (list, tuple)) else [inputs]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import ELEMENT_BYTES
 from vkconv.ir import Node, TensorType, Value
-from vkconv.ops.base import create
+from vkconv.ops.registry import create
 from vkconv.passes.assign_layouts import host_reason
 
 

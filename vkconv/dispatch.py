@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vkconv.ir import Array, Layout
+from vkconv.storage import Packing as Packing
+from vkconv.storage import Storage as Storage
 
 #: every element on the device takes four bytes (float32, or int32 for integers and bool)
 ELEMENT_BYTES = 4
@@ -21,51 +23,6 @@ ALIGNMENT = 256
 
 Number: TypeAlias = "int | float"
 PushValue: TypeAlias = "int | float | Sequence[int] | Sequence[float]"
-
-
-class Storage:
-    """One allocation. A constant has ``data``; ``offset`` is set when the arena is planned.
-
-    Where ``pack`` can make a constant's data again, a device drops it once it is uploaded: weights
-    are not kept twice.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        name: str,
-        data: Array | None = None,
-        offset: int = 0,
-        pack: Callable[[], Array] | None = None,
-    ) -> None:
-        self.size, self.name, self.offset = size, name, offset
-        self.is_constant = data is not None
-        self._data, self._pack = data, pack
-
-    @property
-    def data(self) -> Array | None:
-        """A constant's elements; packed anew where they were dropped, None where they were
-        forgotten."""
-        if self._data is None and self._pack is not None:
-            return self._pack()
-        return self._data
-
-    @property
-    def held_bytes(self) -> int:
-        """Memory that the data takes in this process."""
-        return 0 if self._data is None else self._data.nbytes
-
-    def drop(self) -> None:
-        """Let go of data that can be packed again."""
-        if self._pack is not None:
-            self._data = None
-
-    def forget(self) -> None:
-        """Let go of data for good, with what it was packed from: it stays on the device only."""
-        self._data = self._pack = None
-
-    def __repr__(self) -> str:
-        return f"Storage({self.size}, {self.name!r}, offset={self.offset})"
 
 
 @dataclass(frozen=True)

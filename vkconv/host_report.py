@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 
 from vkconv.errors import NodeProblem, UnsupportedModelError
 from vkconv.planned import HostNodes
+
+_PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 class HostReport:
@@ -31,5 +35,14 @@ class HostReport:
             return
         self._warned.update(node.name for node, _ in new)
         listed = "; ".join(f"{node}: {reason}" for node, reason in new)
-        # as if from the caller of InferenceSession() or run()
-        warnings.warn(f"nodes that run on the host: {listed}", RuntimeWarning, stacklevel=5)
+        level = _level_of_caller()
+        warnings.warn(f"nodes that run on the host: {listed}", RuntimeWarning, stacklevel=level)
+
+
+def _level_of_caller() -> int:
+    """The ``stacklevel`` of whoever called InferenceSession() or run(), from any depth: a plan is
+    made at loading, in a run, or behind a node whose output size depends on data."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level

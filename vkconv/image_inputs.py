@@ -10,7 +10,7 @@ changed at any time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,11 +83,13 @@ def describe(wanted: Wanted) -> str:
 
 @dataclass
 class _Input:
-    """An input that takes images: where it stands, the model's type of it, and its table."""
+    """An input that takes images: where it stands, the model's type of it, what its pixels are
+    normalised by, and the same as a table."""
 
     position: int
     name: str
     type: TensorType
+    image: ImageInput
     table: Array
 
     @property
@@ -99,7 +101,8 @@ class ImageInputs:
     """The inputs of a model that take images.
 
     wanted: one ImageInput for all inputs that can take images, or one for each by name.
-    planned: the only ones that can, where the model is a plan.
+    planned: where the model is a plan, the inputs that it takes pixels for, and no others can, with
+    the numbers to normalise them by unless others are wanted.
     Raises InvalidInputError for a name that is no input, or one that takes no images.
     """
 
@@ -107,7 +110,7 @@ class ImageInputs:
         self,
         wanted: Wanted,
         inputs: Sequence[tuple[str, TensorType]],
-        planned: Collection[str] | None = None,
+        planned: Mapping[str, ImageInput] | None = None,
     ) -> None:
         fit = {
             name: position
@@ -117,20 +120,25 @@ class ImageInputs:
         if isinstance(wanted, ImageInput):
             wanted = dict.fromkeys(fit, wanted)
         self._inputs: dict[str, _Input] = {}
-        for name, image in (wanted or {}).items():
+        for name, image in {**(planned or {}), **(wanted or {})}.items():
             if not isinstance(image, ImageInput):
                 raise InvalidInputError(
                     f"images holds {type(image).__name__} for '{name}', not an ImageInput"
                 )
             if name not in fit:
                 listed = ", ".join(f"'{n}' {t}" for n, t in inputs)
+                why = f"float32 or float16 of (N, C, H, W) with 1 to {MOST_CHANNELS} channels does"
+                if planned is not None:
+                    why = (
+                        "a plan file takes what it was compiled for: compile the ONNX model with "
+                        "'vkconv compile --images' (images=... in Python)"
+                    )
                 raise InvalidInputError(
-                    f"input '{name}' takes no images; float32 or float16 of (N, C, H, W) with 1 to "
-                    f"{MOST_CHANNELS} channels does, in a model not compiled yet; "
-                    f"the inputs: {listed}"
+                    f"input '{name}' takes no images; {why}; the inputs: {listed}"
                 )
             type_ = inputs[fit[name]][1]
-            self._inputs[name] = _Input(fit[name], name, type_, image.table(_channels(type_)))
+            table = image.table(_channels(type_))
+            self._inputs[name] = _Input(fit[name], name, type_, image, table)
 
     def __bool__(self) -> bool:
         return bool(self._inputs)
@@ -140,6 +148,11 @@ class ImageInputs:
         """The types that the model itself takes."""
         return {name: image.type for name, image in self._inputs.items()}
 
+    @property
+    def numbers(self) -> dict[str, ImageInput]:
+        """What the pixels of each input are normalised by."""
+        return {name: image.image for name, image in self._inputs.items()}
+
     def change(self, name: str, image: ImageInput) -> None:
         """Other numbers for an input, from the next run on."""
         if name not in self._inputs:
@@ -147,7 +160,8 @@ class ImageInputs:
                 f"input '{name}' was not opened for images; those that were: "
                 f"{', '.join(self._inputs) or 'none'}"
             )
-        self._inputs[name].table = image.table(self._inputs[name].channels)
+        known = self._inputs[name]
+        known.table, known.image = image.table(known.channels), image
 
     def type_of(self, name: str, type_: TensorType) -> TensorType:
         """What the caller feeds: uint8 (N, H, W, C) for an input of images."""

@@ -7,7 +7,7 @@ from typing import Any
 from vkconv.errors import InvalidInputError, UnsupportedModelError
 from vkconv.ir import Graph, TensorType, Value
 from vkconv.onnx_reader import read_model
-from vkconv.ops.base import is_registered
+from vkconv.ops.registry import is_registered
 from vkconv.passes import PASSES, infer_and_fold, rewrite
 from vkconv.placement import problems
 

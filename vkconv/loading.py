@@ -7,7 +7,8 @@ them takes longer than loading a plan.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from threading import Thread
 from typing import Any
 
 from vkconv import plan_cache
@@ -15,9 +16,9 @@ from vkconv.arguments import completed
 from vkconv.capabilities import DeviceCaps
 from vkconv.device.base import Device
 from vkconv.errors import InvalidInputError, UnsupportedModelError
-from vkconv.image_inputs import ports_of
+from vkconv.image_inputs import ImageInput
 from vkconv.ir import Graph, TensorType
-from vkconv.plan_cache import PlanCache, Shapes
+from vkconv.plan_cache import Kept, PlanCache, Shapes
 from vkconv.plan_file import CompiledModel, check_device, is_plan, read_compiled
 from vkconv.planned import Planned
 
@@ -35,8 +36,13 @@ class LoadedModel:
     outputs: list[tuple[str, TensorType | None]]
     planned: Planned | None
     cache: PlanCache | None
-    #: inputs that take pixels; None while that can be chosen
+    #: inputs that take pixels, as the model itself has them; None while that can be chosen
     images: dict[str, TensorType] | None = None
+    #: of a plan: its inputs that take pixels, with what these are normalised by
+    normalisation: dict[str, ImageInput] | None = None
+    #: a plan to be kept, and the thread that writes it
+    to_keep: Kept | None = field(default=None, repr=False)
+    keeping: Thread | None = field(default=None, repr=False)
 
     @property
     def is_static(self) -> bool:
@@ -51,16 +57,30 @@ class LoadedModel:
         return planned
 
     def keep(self, shapes: Shapes, planned: Planned, caps: DeviceCaps, device: str) -> None:
-        """Keeps the first plan made for the next process; the others of a dynamic model share its
-        weights, and would each keep them again."""
-        from vkconv.ops.base import OWN_DOMAINS, REGISTRY
+        """Keeps the first plan made for the next process, when ``start_keeping`` says so; the
+        others of a dynamic model share its weights, and would each keep them again."""
+        from vkconv.ops.registry import OWN_DOMAINS, REGISTRY
 
         cache, self.cache = self.cache, None
         # the code of operators from outside this package is not in the cache's key
         foreign = {domain for domain, _ in REGISTRY} - set(OWN_DOMAINS)
         if cache is not None and not foreign & set(self.graph.opsets):
             key = None if self.is_static else shapes
-            cache.keep(key, self.compiled(planned, caps, device))
+            self.to_keep = cache.keep(key, self.compiled(planned, caps, device))
+
+    def start_keeping(self) -> None:
+        """Writes the plan to be kept, on a thread: it is on the device by now, where its weights
+        are read, so that they are packed once."""
+        kept, self.to_keep = self.to_keep, None
+        if kept is not None:
+            self.keeping = Thread(target=kept.write, name="vkconv-keep-plan")
+            self.keeping.start()
+
+    def finish_keeping(self) -> None:
+        """Waits until the plan is kept: before the memory goes that its weights are in."""
+        keeping, self.keeping = self.keeping, None
+        if keeping is not None:
+            keeping.join()
 
     def compiled(self, planned: Planned, caps: DeviceCaps, device: str) -> CompiledModel:
         """The model with a plan of it, for a file."""
@@ -69,7 +89,8 @@ class LoadedModel:
         if planned.rest is None:
             outputs = [(p.name, TensorType(p.dtype, p.shape)) for p in plan.outputs]
         images = list((self.images or {}).items()) if self.is_static else []
-        return CompiledModel(inputs, outputs, self.graph, planned, caps, device, images)
+        about, numbers = self.graph, self.normalisation or {}
+        return CompiledModel(inputs, outputs, about, planned, caps, device, images, numbers)
 
 
 class ModelSource:
@@ -112,24 +133,32 @@ class ModelSource:
             return _from_plan(self._compiled)
         digest = self._digest.result() if self._digest is not None else None
         if digest is None or choices is None or device.caps.host_only:
-            return self._onnx()
+            return self._taken()
         named = digest + self._images.encode() + choices
         cache = PlanCache(named, device.info, device.caps)
         kept = cache.find(None)
-        return replace(self._onnx(), cache=cache) if kept is None else _from_plan(kept)
+        return replace(self._taken(), cache=cache) if kept is None else _from_plan(kept)
+
+    def _taken(self) -> LoadedModel:
+        """The model as it was read, which the caller alone has from now on: weights go one by one
+        as they are uploaded, and a second hand on them would keep them."""
+        model, self._read = self._onnx(), None
+        return model
 
 
 def _from_plan(compiled: CompiledModel) -> LoadedModel:
     images = dict(compiled.images)
-    extra = {name for item in images.items() for name, _ in ports_of(*item)} - set(images)
-    inputs = [(n, images.get(n, t)) for n, t in compiled.inputs if n not in extra]
-    return LoadedModel(compiled.about, inputs, compiled.outputs, compiled.planned, None, images)
+    inputs = compiled.model_inputs
+    numbers = {name: compiled.normalisation.get(name, ImageInput()) for name in images}
+    return LoadedModel(
+        compiled.about, inputs, compiled.outputs, compiled.planned, None, images, numbers
+    )
 
 
 def read_onnx(model: Any) -> LoadedModel:
     """Reads, checks and rewrites an ONNX model."""
     from vkconv.onnx_reader import read_model
-    from vkconv.ops.base import is_registered
+    from vkconv.ops.registry import is_registered
     from vkconv.passes import infer_and_fold, rewrite
     from vkconv.placement import problems
 

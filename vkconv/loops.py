@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from vkconv.ir import Array, Graph, Node, constant, type_of
-from vkconv.ops.base import create
 from vkconv.ops.control_flow import Repeated
+from vkconv.ops.registry import create
 
 #: plans kept for one body: its inputs may grow from one iteration to the next
 BODY_PLANS = 4

@@ -9,7 +9,10 @@ from typing import Literal
 from vkconv.dispatch import Dispatch, Plan
 from vkconv.errors import NodeProblem, VkconvError
 from vkconv.ir import DTYPES, Graph, Node, Opaque
-from vkconv.ops.base import NEWEST_OPSET, OWN_DOMAINS, check_inputs, create, find_operator
+from vkconv.ops.registry import NEWEST_OPSET, OWN_DOMAINS, check_inputs, create, find_operator
+
+#: changes of layout, which are the planner's to make
+CONVERSIONS = ("ToC4", "ToLinear")
 
 Where = Literal["gpu", "host", "folded", "fused", "deferred"]
 
@@ -68,6 +71,8 @@ def _problem(node: Node, opset: int) -> str | None:
                 "has it, or export it as standard operators"
             )
         return "no such operator here; export it as standard operators"
+    if node.domain == "vkconv" and node.op_type in CONVERSIONS:
+        return "vkconv puts it between nodes itself; leave it out of the model"
     for name, value in node.attributes.items():
         if isinstance(value, Opaque):
             return f"attribute '{name}' is {value.kind}, which is not supported"

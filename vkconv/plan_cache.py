@@ -12,9 +12,9 @@ import contextlib
 import hashlib
 import os
 import re
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,27 @@ from typing import Any
 from vkconv.capabilities import DeviceCaps, DeviceInfo
 from vkconv.errors import VkconvError
 from vkconv.files import cache_folder, remove_leftovers
-from vkconv.plan_file import CompiledModel, check_device, encode, read_compiled
+from vkconv.plan_file import CompiledModel, Encoded, check_device, encode, read_compiled
 
 FOLDER = "plans"
 #: the folder does not grow beyond this; the entries used longest ago go first
-MAX_BYTES = 1 << 30
-#: a plan of more than this is not kept: it would push all others out
+MAX_BYTES = 2 << 30
+#: a plan of more than this is not kept: it would push all others out, and weights of half a
+#: gigabyte (fully connected layers) are packed as fast as they are read, and checked
 MAX_ENTRY = MAX_BYTES // 4
-#: models of fewer bytes are planned faster than looked up
+#: models of fewer bytes are planned faster than looked up; of more, their plans are not kept
 SMALLEST_MODEL = 256 << 10
+LARGEST_MODEL = MAX_ENTRY
 #: seconds of reading and planning below which a plan is not kept
 WORTH_KEEPING = 0.1
 #: how ONNX names a file with tensors: the entry "location" of external_data (protobuf fields 1, 2)
+_WORD = b"location"
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
+#: bytes before the word, and of the whole entry
+_BEFORE = 2
+_LONGEST_ENTRY = _BEFORE + len(_WORD) + 2 + 127
+#: bytes of a model that are looked at together
+_PIECE = 1 << 20
 
 Shapes = Sequence[tuple[int, ...]]
 
@@ -52,9 +60,9 @@ def is_candidate(source: Any) -> bool:
         return False
     try:
         if isinstance(source, (bytes, bytearray, memoryview)):
-            return len(source) >= SMALLEST_MODEL
+            return SMALLEST_MODEL <= len(source) <= LARGEST_MODEL
         path = isinstance(source, (str, os.PathLike))
-        return path and SMALLEST_MODEL <= os.stat(source).st_size < 1 << 31
+        return path and SMALLEST_MODEL <= os.stat(source).st_size <= LARGEST_MODEL
     except (OSError, ValueError):
         return False
 
@@ -63,38 +71,59 @@ def model_digest(source: Any) -> bytes | None:
     """Names a model (a candidate) by its content; None where what it depends on cannot be told."""
     try:
         if isinstance(source, (bytes, bytearray, memoryview)):
-            data, folder = bytes(source), None
-        else:
-            data, folder = Path(source).read_bytes(), Path(source).parent
-        found = hashlib.sha256(data)
-        for name in _external_files(data):
-            if folder is None:
-                return None
+            content = _Content(hashlib.sha256())
+            content.add(bytes(source))
+            return None if content.files() else content.digest.digest()
+        found = hashlib.sha256()
+        content = _Content(found)
+        _read(Path(source), content.add)
+        for name in content.files():
             found.update(b"\0" + name)
-            _add_file(found, folder / os.fsdecode(name))
+            _read(Path(source).parent / os.fsdecode(name), found.update)
         return found.digest()
     except (OSError, ValueError):
         return None
 
 
-def _external_files(data: bytes) -> list[bytes]:
-    """Files that an ONNX model may name for its tensors. Raises ValueError where that is unclear.
+class _Content:
+    """A digest of a model's bytes, and the files that it may name for its tensors.
 
-    Read without protobuf: a word in the weights that looks like a name only makes the digest depend
-    on one more file.
+    Read in pieces and without protobuf: a word in the weights that looks like a name only makes the
+    digest depend on one more file.
     """
-    if data.count(b"location") == 0:
-        return []
-    matches = list(_LOCATION.finditer(data))
-    if len(matches) < data.count(b"location"):
-        raise ValueError("a location that is written otherwise")
-    return sorted({data[m.end() : m.end() + m.group(1)[0]] for m in matches})
+
+    def __init__(self, digest: Any) -> None:
+        self.digest = digest
+        self._names: set[bytes] = set()
+        #: the end of what came, in which a name may begin
+        self._rest = bytes(_BEFORE)
+
+    def add(self, piece: bytes) -> None:
+        self.digest.update(piece)
+        self._search(self._rest + piece, last=False)
+
+    def files(self) -> list[bytes]:
+        """The names, once all is added. Raises ValueError where one is written otherwise."""
+        self._search(self._rest, last=True)
+        return sorted(self._names)
+
+    def _search(self, data: bytes, last: bool) -> None:
+        """Looks at every word "location" that is in ``data`` with all that may belong to it."""
+        until = len(data) if last else max(0, len(data) - _LONGEST_ENTRY)
+        at = data.find(_WORD, _BEFORE)
+        while 0 <= at < until:
+            match = _LOCATION.match(data, at - _BEFORE)
+            if match is None:
+                raise ValueError("a location that is written otherwise")
+            self._names.add(data[match.end() : match.end() + match.group(1)[0]])
+            at = data.find(_WORD, at + 1)
+        self._rest = data[max(0, until - _BEFORE) :]
 
 
-def _add_file(found: Any, path: Path) -> None:
+def _read(path: Path, use: Callable[[bytes], None]) -> None:
     with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            found.update(chunk)
+        while piece := file.read(_PIECE):
+            use(piece)
 
 
 class PlanCache:
@@ -121,27 +150,17 @@ class PlanCache:
             os.utime(path)  # it was used now
         return found
 
-    def keep(self, shapes: Shapes | None, model: CompiledModel) -> None:
-        """Writes a plan that took a while to make, on a thread: loading goes on meanwhile. The
-        process waits for it before it ends."""
+    def keep(self, shapes: Shapes | None, model: CompiledModel) -> Kept | None:
+        """A plan to be kept, if it took a while to make."""
         size = sum(s.size for s in model.planned.plan.constants)
         slow = time.perf_counter() - self._began >= WORTH_KEEPING
         path = self._path(shapes) if slow and size <= MAX_ENTRY else None
         if path is None:
-            return
+            return None
         try:
-            write = encode(model, _version())
-        except VkconvError:
-            return
-
-        def store() -> None:
-            with contextlib.suppress(OSError, VkconvError, ValueError):
-                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                write(str(path), "a plan")
-                prune(path.parent, path)
-                remove_leftovers(path.parent)
-
-        threading.Thread(target=store, name="vkconv-keep-plan").start()
+            return Kept(path, encode(model, _version()))
+        except (VkconvError, ValueError):
+            return None
 
     def _path(self, shapes: Shapes | None) -> Path | None:
         facts = (self._model, shapes, self._info.name, self._info.driver, self._caps)
@@ -150,6 +169,23 @@ class PlanCache:
             return cache_folder() / FOLDER / f"{key}.vkplan"
         except (RuntimeError, OSError):  # no home folder
             return None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An entry to be written. The weights are read where they are by then: on the device, if the
+    host reaches its memory."""
+
+    path: Path
+    model: Encoded
+
+    def write(self) -> None:
+        """Never fails: an entry is written whole or not at all."""
+        with contextlib.suppress(OSError, VkconvError, ValueError):
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.model.write(str(self.path), "a plan")
+            prune(self.path.parent, self.path)
+            remove_leftovers(self.path.parent)
 
 
 def prune(folder: Path, newest: Path) -> None:

@@ -75,3 +75,12 @@ class Planned:
     def report_hosts(self, report: Callable[[HostNodes], None]) -> None:
         """Tells of the nodes that run on the host, as the planner does when it plans."""
         report(self.hosts)
+
+    def forget_arrays(self) -> None:
+        """Let go of the model's arrays: nothing will be planned again from this graph, and every
+        weight goes when a device has it. Names stay, for the placement."""
+        for node in self.graph.nodes:
+            node.inputs, node.outputs, node.attributes = [], [], {}
+        self.graph.inputs, self.graph.outputs = [], []
+        for storage in self.plan.constants:
+            storage.used_once = True

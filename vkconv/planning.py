@@ -15,7 +15,8 @@ from vkconv.dispatch import HostSlot, View
 from vkconv.errors import InvalidInputError, InvalidModelError
 from vkconv.ir import Graph, Node, Value
 from vkconv.loops import DRIVEN, is_loop
-from vkconv.ops.base import UnknownShapeError, create, infer_types
+from vkconv.ops.operator import UnknownShapeError
+from vkconv.ops.registry import create, infer_types
 from vkconv.passes import finish, infer_and_fold, rewrite, unresolved
 from vkconv.plan import ConstantStore, make_plan
 from vkconv.planned import HostNodes, Planned, Rest, Trim
@@ -35,10 +36,11 @@ def plan_graph(
     in_run: bool = False,
     places: dict[Value, View | HostSlot] | None = None,
     choices: Mapping[str, str] | None = None,
+    tuned: dict[str, set[str]] | None = None,
 ) -> Planned:
     """Rewrites and plans ``graph``, which it edits. ``report`` hears of the nodes that run on the
     host before anything is planned; it may refuse them. ``places`` takes where each value lies.
-    ``choices``: what tuning found, as ``make_plan`` takes it.
+    ``choices``: what tuning found, as ``make_plan`` takes it; ``tuned`` takes whom it served.
 
     in_run: what the graph's sizes follow from was computed in a run. Raises InvalidInputError where
     one of its tensors has more than LARGEST_COMPUTED elements.
@@ -54,7 +56,8 @@ def plan_graph(
     if rest is not None:
         hosts += [(n, DRIVEN if is_loop(n) else DEPENDS_ON_DATA) for n in rest.computed]
     report(hosts)
-    return Planned(graph, make_plan(graph, caps, store, choices, places=places), hosts, rest)
+    plan = make_plan(graph, caps, store, choices, places, tuned)
+    return Planned(graph, plan, hosts, rest)
 
 
 def _check_sizes(graph: Graph) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -29,28 +29,21 @@ from vkconv.async_runs import AsyncRuns
 from vkconv.capabilities import DeviceInfo
 from vkconv.device import open_device
 from vkconv.device.base import Device
-from vkconv.errors import (
-    DeviceError,
-    InvalidInputError,
-    VkconvError,
-)
+from vkconv.errors import DeviceError, InvalidInputError, VkconvError
 from vkconv.host_report import HostReport
 from vkconv.image_inputs import ImageInput, ImageInputs, describe
 from vkconv.io_binding import IOBinding
-from vkconv.ir import Array, Graph, TensorType
+from vkconv.ir import Array
 from vkconv.loading import ModelSource
 from vkconv.memory_report import MemoryReport, report_memory
 from vkconv.profiler import Profile
+from vkconv.stage_cache import Shapes, StageCache
 from vkconv.stages import Stage
 from vkconv.tuning import TunedChoices, Tuning
 
 if TYPE_CHECKING:
     from vkconv.placement import Placement
-    from vkconv.plan import ConstantStore
 
-Shapes = tuple[tuple[int, ...], ...]
-
-PLAN_CACHE_SIZE = 8
 PRECISIONS = ("fp32",)
 
 
@@ -88,36 +81,47 @@ class InferenceSession:
                 f"precision '{precision}' is not one of: {', '.join(PRECISIONS)}"
             )
         source = ModelSource(model, describe(images))
-        self._tuning = Tuning() if tune is True else tune or None
-        if self._tuning is not None:
+        search = Tuning() if tune is True else tune or None
+        if search is not None:
             source.check_tunable()
-        self._host_report = HostReport(strict)
-        self._store: ConstantStore | None = None
-        self._stages: OrderedDict[Shapes, Stage] = OrderedDict()
+        host_report = HostReport(strict)
         #: held while planning and running; one thread may enter it twice (a warning filter that
         #: looks at the session)
         self._lock = threading.RLock()
         self._async_runs = AsyncRuns()
+        #: what ``close`` gives back, the last first
+        self._held = ExitStack()
         self._device: Device | None = None
         try:
-            self._device = open_device(device)
+            opened = open_device(device)
         except DeviceError:
             source.check()  # what is wrong with the model comes first
             raise
+        self._device = opened
+        self._held.callback(opened.close)
         try:
-            self._host_report.expected = self._device.caps.host_only
-            tunes = self._tuning is not None
-            self._tuned = TunedChoices(self._device, tuning, writes=tunes)
-            loaded = self._loaded = source.load(self._device, None if tunes else self._tuned.digest)
-            self._images = ImageInputs(images, loaded.inputs, loaded.images)
+            host_report.expected = opened.caps.host_only
+            self._tuned = TunedChoices(opened, tuning, writes=search is not None)
+            loaded = source.load(opened, None if search else self._tuned.digest)
+            self._loaded = loaded
+            self._images = ImageInputs(images, loaded.inputs, loaded.normalisation)
             loaded.images = self._images.model_types
             fed = [(name, self._images.type_of(name, type_)) for name, type_ in loaded.inputs]
             self._inputs = [node_arg(name, type_) for name, type_ in fed]
             self._input_types = [type_ for _, type_ in fed]
             self._outputs = [node_arg(name, type_) for name, type_ in loaded.outputs]
+            self._stages = StageCache(
+                loaded,
+                self._input_types,
+                self._images,
+                opened,
+                host_report,
+                self._tuned,
+                search,
+            )
+            self._held.callback(self._stages.close)
             if loaded.is_static:
-                self._stage(tuple(t.dims for t in self._input_types))
-                self._forget_weights()
+                self._stages.find(tuple(t.dims for t in self._input_types))
         except BaseException:
             self.close()
             raise
@@ -145,7 +149,7 @@ class InferenceSession:
         """Where each node of the model runs, in its order: for the shapes planned last."""
         with self._lock:
             self._open_device()
-            stage = next(reversed(self._stages.values()), None)
+            stage = self._stages.latest
             if stage is not None:
                 return stage.placement()
         from vkconv.placement import Placement
@@ -159,7 +163,7 @@ class InferenceSession:
         """The steps of the plan made last, as text."""
         with self._lock:
             self._open_device()
-            stage = next(reversed(self._stages.values()), None)
+            stage = self._stages.latest
             if stage is not None:
                 return stage.describe()
         return "no plan yet: the model's input shapes are dynamic; run it once"
@@ -262,15 +266,8 @@ class InferenceSession:
         """
         self._async_runs.close()
         with self._lock:
-            device, self._device = self._device, None
-            if device is None:
-                return
-            try:
-                for stage in self._stages.values():
-                    stage.close()
-            finally:
-                self._stages.clear()
-                device.close()
+            self._device = None
+            self._held.close()
 
     def __enter__(self) -> InferenceSession:
         return self
@@ -315,55 +312,13 @@ class InferenceSession:
 
         return lambda: arranged(wanted, finish())
 
-    def _forget_weights(self) -> None:
-        """After the only plan there will be: the weights stay on the device alone."""
-        (stage,) = self._stages.values()
-        if not stage.is_last:
-            return
-        stage.forget_weights()
-        graph, self._store = self._loaded.graph, None
-        about = (graph.opsets, graph.metadata, graph.producer)
-        self._loaded.graph = Graph(graph.name, [], [], [], *about, source_nodes=graph.source_nodes)
-
     def _open_device(self) -> Device:
+        """The device. Raises VkconvError once the session is closed."""
         if self._device is None:
             raise VkconvError("the session is closed; open another InferenceSession")
         return self._device
 
     def _stage(self, shapes: Shapes) -> Stage:
-        """The plan for these input shapes, made now unless it is kept. The lock is held."""
-        device = self._open_device()
-        if shapes in self._stages:
-            self._stages.move_to_end(shapes)
-            return self._stages[shapes]
-        planned = self._loaded.find(shapes)
-        if planned is not None:
-            planned.report_hosts(self._host_report)
-        else:
-            from vkconv.planning import plan_graph
-
-            graph, store = self._graph_for(shapes), self._constants()
-            if self._tuning is not None:
-                self._tuned.tune(graph, self._tuning)
-            choices = self._tuned.choices
-            planned = plan_graph(graph, device.caps, store, self._host_report, choices=choices)
-            self._loaded.keep(shapes, planned, device.caps, device.info.name)
-        stage = Stage(planned, device, self._store, self._host_report, self._tuned.choices)
-        self._stages[shapes] = stage
-        while len(self._stages) > PLAN_CACHE_SIZE:
-            self._stages.popitem(last=False)[1].close()
-        return stage
-
-    def _graph_for(self, shapes: Shapes) -> Graph:
-        graph = self._loaded.graph.copy()
-        for value, type_, shape in zip(graph.inputs, self._input_types, shapes, strict=True):
-            value.type = TensorType(type_.dtype, shape)
-        self._images.convert_on_device(graph)
-        return graph
-
-    def _constants(self) -> ConstantStore:
-        from vkconv.plan import ConstantStore
-
-        if self._store is None:
-            self._store = ConstantStore()
-        return self._store
+        """The stage for these input shapes, planned now unless it is kept. The lock is held."""
+        self._open_device()
+        return self._stages.find(shapes)

@@ -100,21 +100,6 @@ class Stage:
         return [self, *(stage for later in self._later.values() for stage in later.stages)]
 
     @property
-    def is_last(self) -> bool:
-        """Whether nothing follows that is planned in the run."""
-        return self._rest is None
-
-    def forget_weights(self) -> None:
-        """Let go of the model's arrays in this process: what is planned is on the device, and
-        nothing will be planned again from this graph. Names stay, for the placement."""
-        for node in self.graph.nodes:
-            node.inputs, node.outputs, node.attributes = [], [], {}
-        self.graph.inputs, self.graph.outputs = [], []
-        self._store = None
-        for storage in self.plan.constants:
-            storage.forget()
-
-    @property
     def arena_bytes(self) -> int:
         return self._executable.arena_bytes
 
@@ -239,7 +224,8 @@ def _check(plan: Plan, targets: Targets | None) -> None:
 
 
 def _compute(node: Node, known: Mapping[str, Array], loop: DrivenLoop | None) -> dict[str, Array]:
-    from vkconv.ops.base import as_tuple, create
+    from vkconv.ops.operator import as_tuple
+    from vkconv.ops.registry import create
 
     arrays = [
         None if v is None else v.array if v.array is not None else known[v.name]

@@ -155,10 +155,7 @@ def load_acnet(weights: str | os.PathLike[str]) -> Checkpoint:
         classes = shapes.shape("linear.weight", 2)[0]
         network = AcNet(stem, stages, classes).eval()
     fill(network, state, file)
-    form = "deploy" if stem.deploy else "training"
-    return Checkpoint(
-        network, ("logits",), (224, 224), 1, "", classes, notes=(f"weights of the {form} form",)
-    )
+    return Checkpoint.of_classifier(network, classes, deploy=stem.deploy)
 
 
 def _residual(shapes: Shapes, name: str, inputs: int, stride: int) -> tuple[Residual, int]:

@@ -33,3 +33,9 @@ class Checkpoint:
     classes: tuple[str, ...] | None = None
     fixed_batch: bool = False
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of_classifier(cls, module: nn.Module, class_count: int, *, deploy: bool) -> Checkpoint:
+        """A network of ImageNet's size; ``deploy``: its weights had their branches fused."""
+        form = f"weights of the {'deploy' if deploy else 'training'} form"
+        return cls(module, ("logits",), (224, 224), 1, "", class_count, notes=(form,))

@@ -140,10 +140,7 @@ def load_repvgg(weights: str | os.PathLike[str], *, arch: str | None = None) -> 
     with torch.device("meta"):
         network = RepVgg(first, stages, classes).eval()
     fill(network, state, file)
-    form = "deploy" if first.deploy else "training"
-    return Checkpoint(
-        network, ("logits",), (224, 224), 1, "", classes, notes=(f"weights of the {form} form",)
-    )
+    return Checkpoint.of_classifier(network, classes, deploy=first.deploy)
 
 
 def _block(shapes: Shapes, name: str, inputs: int, stride: int) -> BlockSizes:

@@ -10,13 +10,21 @@ layout(constant_id = 10) const int ACTIVATION = ACT_NONE;
 layout(constant_id = 11) const int RESIDUAL = 0; // 0 none, 1 before the activation, 2 after it
 layout(constant_id = 12) const bool MASKED = false; // the last channel block is not full
 
+// kernels with an axis `residual` declare it only where there is one
+#if defined(RESIDUAL_OFF)
+#define ADD_RESIDUAL(where, residual_index)
+#else
+#define ADD_RESIDUAL(where, residual_index)                                                        \
+    if (RESIDUAL == where) result += LOAD(residual, residual_index);
+#endif
+
 // value = activation(value [+ residual]) [+ residual] with padding lanes zero, stored at y[y_index]
 #define FINISH(value, y_index, residual_index, block)                                              \
     {                                                                                              \
         vec4 result = value;                                                                       \
-        if (RESIDUAL == 1) result += LOAD(residual, residual_index);                               \
+        ADD_RESIDUAL(1, residual_index)                                                            \
         result = activate(ACTIVATION, result, alpha, beta);                                        \
-        if (RESIDUAL == 2) result += LOAD(residual, residual_index);                               \
+        ADD_RESIDUAL(2, residual_index)                                                            \
         if (MASKED) result = keep_channels(result, block, channels);                               \
         y[y_index] = result;                                                                       \
     }

@@ -69,6 +69,13 @@ def save_model(
     return path
 
 
+class FakeMemory:
+    plans = 1
+
+    def __str__(self) -> str:
+        return "memory: none"
+
+
 class FakeSession:
     """The session's public face over onnxruntime."""
 
@@ -127,7 +134,7 @@ class FakeSession:
     def describe_plan(self) -> str:
         return "step 0: elementwise\nstep 1: \x1b[31mreduce"
 
-    memory = "memory: none"
+    memory = FakeMemory()
 
     def close(self) -> None:
         self.closed = True

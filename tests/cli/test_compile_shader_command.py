@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from tests.shaders.generated import load
 from vkconv import shaders
 from vkconv.cli.main import main
 from vkconv.shader_compiler import modules
@@ -32,14 +31,6 @@ def shader(tmp_path: Path) -> Path:
     path = tmp_path / "twice.comp"
     path.write_text(SHADER)
     return path
-
-
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_module_is_written_beside_the_shader(

@@ -181,6 +181,7 @@ def test_a_wrong_switch(
 def test_switches_and_limits_are_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delenv("VKCONV_PROFILE", raising=False)  # it would switch off more
     monkeypatch.setenv("VKCONV_DISABLE", "texel,timestamps")
     monkeypatch.setenv("VKCONV_LIMITS", "subgroup_size=4")
     assert main(["doctor", "--no-self-test"]) == 0

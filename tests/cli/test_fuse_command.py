@@ -9,8 +9,8 @@ from pathlib import Path
 import onnx
 import pytest
 
+from tests.fusion.models import breaking, one_percent_more, rep_block
 from tests.small_models import floats, model, node
-from tests.test_fusion import breaking, one_percent_more, rep_block
 from vkconv import fusion
 from vkconv.cli.main import main
 

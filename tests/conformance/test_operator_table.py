@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import generate_operator_table as generator
-from vkconv.ops.base import REGISTRY
+from vkconv.ops.registry import REGISTRY
 
 HOW = "run: python scripts/generate_operator_table.py"
 

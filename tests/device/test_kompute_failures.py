@@ -194,7 +194,7 @@ def test_too_little_memory_is_a_typed_error(monkeypatch):
     monkeypatch.setenv("VKCONV_LIMITS", "max_allocation_bytes=65536")
     device = KomputeDevice("kompute", load)
     with pytest.raises(
-        OutOfDeviceMemoryError, match=r"no room for 'x'.*largest allocation"
+        OutOfDeviceMemoryError, match=r"no room for 'x'.*maxMemoryAllocationSize is 65536; use"
     ) as held:
         device.prepare(chain(3, 100_000))
     assert held.value.requested >= 400_000
@@ -303,9 +303,31 @@ def test_plans_for_another_device_are_refused():
     x = maker.view("x")
     maker.input("x", x)
     maker.dispatch("scale", {"x": x, "y": maker.view("y")}, grid=(1 << 20, 1, 1))
-    with pytest.raises(DeviceError, match=r"grid .* exceeds"):
+    with pytest.raises(DeviceError, match=r"grid .* maxComputeWorkGroupCount of"):
         device.prepare(maker.plan())
     device.close()
+    works()
+
+
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        ("max_storage_buffers=1", r"maxPerStageDescriptorStorageBuffers of 1; plan with"),
+        ("max_push_constants_size=4", r"bytes .* maxPushConstantsSize of 4; plan with"),
+        ("max_workgroup_count=1", r"maxComputeWorkGroupCount of \(1, 1, 1\); use a smaller"),
+        ("max_storage_buffer_range=256", r"maxStorageBufferRange of 256; use a smaller"),
+    ],
+)
+def test_limits_are_named_as_vulkan_does(
+    monkeypatch: pytest.MonkeyPatch, limit: str, says: str
+) -> None:
+    monkeypatch.setenv("VKCONV_LIMITS", limit)
+    device = KomputeDevice("kompute", load)
+    with pytest.raises(DeviceError, match=says) as held:
+        device.prepare(chain(3, 1000))
+    assert "\n" not in str(held.value)
+    device.close()
+    monkeypatch.delenv("VKCONV_LIMITS")
     works()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.device.handmade import spirv
+from tests.shaders.test_modules import FIVE_BUFFERS
 from tests.small_models import assert_same, expected, floats, model, node
 from vkconv import InferenceSession, shaders
 from vkconv.capabilities import DeviceCaps
@@ -66,7 +67,7 @@ REFUSED = {
     "max_workgroup_invocations": (4, "maxComputeWorkGroupInvocations of 4;"),
     "max_shared_memory": (1023, "1024 bytes .*maxComputeSharedMemorySize is 1023"),
     "max_storage_buffer_range": (32768, "maxStorageBufferRange of 32768;"),
-    "max_allocation_bytes": (64, "largest allocation is 64 bytes"),
+    "max_allocation_bytes": (64, r"bytes .* asked for, .*maxMemoryAllocationSize is 64; use"),
 }
 #: another variant always does without
 NEVER_REFUSED = {
@@ -131,7 +132,8 @@ def test_every_kernel_fits_the_least_that_vulkan_guarantees():
     assert {m.kernel for m in found} == set(shaders.kernels())
     for module in found:
         kinds = [b.kind for b in module.buffers]
-        assert kinds.count("storage_buffer") <= least.max_storage_buffers, module.kernel
+        most = least.max_storage_buffers + bool(FIVE_BUFFERS & set(module.variant))
+        assert kinds.count("storage_buffer") <= most, module.kernel
         assert kinds.count("storage_texel") <= least.max_storage_texel_buffers, module.kernel
         assert kinds.count("uniform_texel") <= least.max_uniform_texel_buffers, module.kernel
         assert module.push_size <= least.max_push_constants_size, module.kernel

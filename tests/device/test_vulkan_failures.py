@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.device.handmade import PlanMaker, chain, chain_expected, load, run_python
+from tests.forked import tell
 from vkconv.device.vulkan.device import VulkanDevice
 from vkconv.errors import DeviceError, DeviceLostError, DeviceTimeoutError
 
@@ -144,17 +145,12 @@ def test_ctrl_c_during_a_wait_leaves_the_session_usable(device, monkeypatch):
 
 
 def child(connection, executable, feeds) -> None:
-    for attempt in (
+    tell(
+        connection,
         lambda: executable.run(feeds),
         lambda: VulkanDevice("auto", load),
         executable.close,
-    ):
-        try:
-            attempt()
-            connection.send("worked")
-        except DeviceError as error:
-            connection.send(str(error))
-    connection.close()
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

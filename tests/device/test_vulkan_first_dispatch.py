@@ -56,28 +56,28 @@ def test_every_pipeline_is_dispatched_once_at_load(
 
 
 @pytest.mark.parametrize("cores", [1, 2, 8])
-def test_helpers_compile_a_share_and_close(
+def test_twins_compile_a_share_and_close(
     lavapipe: VulkanDevice, cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(first_dispatch, "COMPILED", -1.0)  # as if the first had taken long
     monkeypatch.setattr(first_dispatch, "usable_cores", lambda: cores)
     monkeypatch.delenv("MESA_SHADER_CACHE_DISABLE", raising=False)
     opened = set()
-    original = first_dispatch._help
+    original = first_dispatch._compile_apart
 
     def counted(core, items, room):
         opened.add(threading.current_thread().name)
         original(core, items, room)
 
-    monkeypatch.setattr(first_dispatch, "_help", counted)
+    monkeypatch.setattr(first_dispatch, "_compile_apart", counted)
     before = set(lavapipe._core.system.open)
     run(lavapipe)
     made = sum(len(p.pipelines) for p in lavapipe._core.pipelines._made)
-    assert len(opened) == min(cores - 1, first_dispatch.MOST_HELPERS, made - 2)
-    assert set(lavapipe._core.system.open) == before, "helpers are closed"
+    assert len(opened) == min(cores - 1, first_dispatch.MOST_TWINS, made - 2)
+    assert set(lavapipe._core.system.open) == before, "twins are closed"
 
 
-def test_a_helper_that_fails_concerns_nobody(
+def test_a_twin_that_fails_concerns_nobody(
     lavapipe: VulkanDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(first_dispatch, "COMPILED", -1.0)
@@ -90,7 +90,7 @@ def test_a_helper_that_fails_concerns_nobody(
     run(lavapipe)
 
 
-def test_no_helpers_where_mesa_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_twins_where_mesa_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MESA_SHADER_CACHE_DISABLE", raising=False)
     monkeypatch.delenv("MESA_GLSL_CACHE_DISABLE", raising=False)
     assert first_dispatch._mesa_keeps_code()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,15 @@ with vkconv.InferenceSession(proto) as session:
     assert np.array_equal(session.run(None, {"x": x})[0], expected)
 print("usable")
 """
+
+
+@pytest.fixture(autouse=True)
+def _sigint_as_in_a_terminal() -> Iterator[None]:
+    """Ignored signals stay ignored in a new process, and a shell ignores SIGINT in what it runs in
+    the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def begin(code: str, *arguments: str, folder: Path) -> subprocess.Popen[str]:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.fuzz.mutators import INTEGERS, REALS, damaged
+from tests.fuzz.mutators import damaged
+from tests.fuzz.mutators.parts import INTEGERS, REALS
 from tests.fuzz.seeds import special_models
 from tests.plan_file.models import ALL
 from vkconv import compile_model
@@ -65,7 +66,8 @@ def with_tables(data: bytes, tables: Tables) -> bytes:
     text = b""
     for _ in range(4):  # what the rows say depends on how long they are
         shifted = copy.deepcopy(tables)
-        for row in shifted.get("arrays", []):
+        rows = shifted.get("arrays")
+        for row in rows if isinstance(rows, list) else ():
             if isinstance(row, list) and len(row) > 2 and type(row[2]) is int:
                 row[2] += moved
         text = json.dumps(shifted, separators=(",", ":")).encode()

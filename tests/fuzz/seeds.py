@@ -35,6 +35,11 @@ def all_seeds() -> Seeds:
     return {**operator_cases(), **random_graphs(), **special_models()}
 
 
+@cache
+def seed_names() -> list[str]:
+    return list(all_seeds())
+
+
 def operator_cases() -> Seeds:
     """The models of all cases in tests/ops; of those alike in all but their numbers, one."""
     found: Seeds = {}

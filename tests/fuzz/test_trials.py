@@ -171,7 +171,7 @@ def test_hostile_pictures(laboratory: Laboratory) -> None:
 
 def test_files_outside_the_folder_are_not_read(tmp_path: Path) -> None:
     """The folder of a trial has ways out; each is refused by name."""
-    from tests.fuzz.mutators import LOCATIONS
+    from tests.fuzz.mutators.parts import LOCATIONS
     from tests.fuzz.seeds import tensors
 
     with Laboratory(tmp_path) as laboratory:

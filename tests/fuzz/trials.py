@@ -36,7 +36,7 @@ from vkconv.device.vulkan.device import VulkanDevice
 from vkconv.dispatch import Plan
 from vkconv.errors import BuildError, VkconvError
 from vkconv.ops import control_flow
-from vkconv.ops.base import create
+from vkconv.ops.registry import create
 
 #: seconds of CPU that loading, and running what is small enough to be run, may take each
 TIME_LIMIT = 2.0

@@ -10,7 +10,8 @@ from onnx import helper, numpy_helper
 
 import vkconv
 from tests.harness import Case, check_device, check_reference, random
-from vkconv.ops import base
+from vkconv.ops.operator import UnknownShapeError
+from vkconv.ops.registry import REGISTRY
 
 
 def _scalars(*values: Any, dtype: str = "int64") -> tuple[np.ndarray, ...]:
@@ -50,7 +51,7 @@ def test_folded(case: Case) -> None:
 
 def test_computed_bounds_of_a_range_run_on_the_host() -> None:
     case = RANGES[0].but(constant=())
-    with pytest.raises(base.UnknownShapeError):
+    with pytest.raises(UnknownShapeError):
         case.types()
     check_device(case.but(output_dtypes=("int64",)), where="host")
 
@@ -89,7 +90,7 @@ def test_a_constant_has_one_value(attributes: dict[str, Any]) -> None:
 
 
 def test_constant_of_shape_with_a_value() -> None:
-    operator = base.REGISTRY["", "ConstantOfShape"](value=np.array([7], np.int64))
+    operator = REGISTRY["", "ConstantOfShape"](value=np.array([7], np.int64))
     y = operator.reference(np.array([2, 0, 3]))
     assert y.shape == (2, 0, 3) and y.dtype == np.int64
     assert (operator.reference(np.array([4])) == 7).all()

@@ -64,6 +64,8 @@ POINTWISE = [
     conv((3, 64, 13, 11), 33, (1, 1)),
     conv((1, 128, 20, 20), 128, (1, 1)),
     conv((1, 8, 6, 7), 12, (1, 1), strides=[2, 3]),
+    conv((2, 70, 13, 9), 33, (1, 1), strides=[2, 2]),
+    conv((2, 16, 9, 14), 24, (1, 1), strides=[3, 2], group=2, bias=False),
     conv((1, 8, 6, 7), 12, (1, 1), pads=[1, 0, 2, 1]),
     conv((1, 16, 9, 5), 24, (1, 1), group=2),
 ]
@@ -128,6 +130,19 @@ TRANSPOSED = [
     transposed((1, 6, 5, 5), 9, (3, 3), group=3, strides=[2, 1], pads=[1, 1, 1, 1]),
     transposed((2, 6, 9), 4, (4,), strides=[3], pads=[1, 1]),
     transposed((1, 64, 16, 16), 32, (2, 2), strides=[2, 2]),
+    # fewer taps than phases: what no tap reaches is the bias
+    transposed((1, 9, 4, 5), 10, (1, 2), strides=[3, 4], output_padding=[2, 3]),
+    # strides and dilations with a common divisor: whole phases without taps
+    transposed((2, 5, 4, 3), 6, (3, 3), strides=[4, 2], dilations=[2, 2], pads=[1, 0, 2, 1]),
+    transposed((1, 33, 5, 4), 34, (3, 4), strides=[6, 3], dilations=[4, 2]),
+    # padding beyond a whole stride
+    transposed((1, 6, 7, 8), 5, (5, 5), strides=[2, 2], pads=[4, 5, 3, 6]),
+    transposed((1, 4, 3, 2), 4, (2, 3), strides=[2, 5], output_shape=[7, 7]),
+    transposed((1, 8, 1, 1), 4, (1, 1), strides=[7, 5]),
+    transposed((1, 5, 2, 3), 6, (3, 2), strides=[33, 32]),
+    transposed((2, 18, 5, 7), 9, (1, 1)),
+    transposed((1, 5, 4, 3), 6, (1, 1), strides=[1, 2]),
+    transposed((1, 48, 3, 4), 80, (3, 3), group=2, strides=[2, 2], bias=False),
 ]
 THREE_DIMENSIONAL = [
     conv((1, 3, 5, 6, 7), 4, (3, 3, 3), pads=[1, 1, 1, 1, 1, 1]),
@@ -142,6 +157,15 @@ THREE_DIMENSIONAL = [
     transposed((2, 9, 3, 4, 5), 17, (3, 3, 3), strides=[2, 1, 3], pads=[1, 1, 1, 1, 0, 2]),
     transposed((1, 8, 3, 3, 3), 8, (3, 3, 3), group=2, strides=[2, 2, 2], output_padding=[1, 0, 1]),
     transposed((1, 4, 3, 4, 3), 6, (2, 3, 3), group=2, strides=[2, 1, 2], dilations=[1, 2, 1]),
+]
+#: onnxruntime refuses negative padding
+CROPPED = [
+    conv((1, 9, 8, 11), 34, (1, 1), strides=[1, 5], pads=[-2, -1, 0, -3]),
+    conv((2, 6, 9, 8), 5, (3, 2), strides=[2, 1], pads=[-1, 1, -2, -1]),
+]
+GROWN = [
+    transposed((2, 5, 3, 4), 9, (3, 3), strides=[2, 3], pads=[-3, -1, -2, -4]),
+    transposed((1, 4, 3, 2), 4, (2, 3), strides=[2, 5], output_shape=[9, 13]),
 ]
 CASES = POINTWISE + DIRECT + WINOGRAD + ONE_DIMENSIONAL + DEPTHWISE + GROUPED + TRANSPOSED
 CASES += THREE_DIMENSIONAL
@@ -160,7 +184,32 @@ def test_reference(case: Case) -> None:
     check_reference(case)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CROPPED, ids=str)
+def test_reference_of_negative_padding_crops_the_input(case: Case) -> None:
+    top, left, bottom, right = (-n for n in case.attributes["pads"])
+    x, *constants = case.inputs
+    height, width = x.shape[2:]
+    cut = x[:, :, max(top, 0) : height - max(bottom, 0), max(left, 0) : width - max(right, 0)]
+    pads = [max(-n, 0) for n in (top, left, bottom, right)]
+    plain = case.but(inputs=(cut, *constants), attributes={**case.attributes, "pads": pads})
+    check_reference(plain)
+    assert_close(case.expected()[0], plain.expected()[0], case.reduction)
+
+
+@pytest.mark.parametrize("case", GROWN, ids=str)
+def test_reference_of_negative_padding_extends_the_result_by_the_bias(case: Case) -> None:
+    attributes = {k: v for k, v in case.attributes.items() if k not in ("pads", "output_shape")}
+    plain = case.but(attributes=attributes)
+    check_reference(plain)
+    full, found = plain.expected()[0], case.expected()[0]
+    # output_shape adds at the end only
+    top, left = (-n for n in case.attributes.get("pads", (0, 0))[:2])
+    wanted = np.broadcast_to(case.inputs[2].reshape(-1, 1, 1), found.shape).copy()
+    wanted[:, :, top : top + full.shape[2], left : left + full.shape[3]] = full
+    assert_close(found, wanted, case.reduction)
+
+
+@pytest.mark.parametrize("case", CASES + CROPPED + GROWN, ids=str)
 def test_device(case: Case) -> None:
     check_device(case)
 

@@ -13,7 +13,7 @@ from tests.harness import Case, assert_close, check_device, random
 from tests.ops.test_conv import conv, transposed
 from vkconv.capabilities import DeviceCaps
 from vkconv.ops import conv_kernels
-from vkconv.ops.conv_geometry import conv_axes
+from vkconv.ops.conv_geometry import conv_axes, transpose_axes
 from vkconv.ops.conv_problem import Choice, Problem
 from vkconv.ops.conv_selection import candidates, select_kernel
 from vkconv.ops.window import Axis
@@ -58,13 +58,34 @@ def square(
     return Problem(1, groups, channels, outputs, side, side, transposed)
 
 
+def grown(channels: int, outputs: int, size: int, kernel: int, stride: int) -> Problem:
+    """A transposed convolution of a square map, without padding."""
+    side = transpose_axes([size], [kernel], [stride], None, None, "NOTSET", None, None)[0]
+    return Problem(1, 1, channels, outputs, side, side, transposed=True)
+
+
 RULES = [
     (square(64, 64, 80, 1), LAVAPIPE, "conv2d_1x1 32x4 lanes=8 shuffle"),
+    # behind a global pool: every pixel has a lane
+    (square(512, 512, 1, 1), LAVAPIPE, "conv2d_1x1 32x1 lanes=8 shuffle"),
     (square(64, 64, 80, 1), NO_SHUFFLE, "conv2d_1x1 16x8 lanes=8"),
     (square(64, 64, 80, 1), SWIFTSHADER, "conv2d_8x4 8x4 lanes=8"),
     (square(64, 64, 80, 1), MOBILE, "conv2d_8x4 8x4 lanes=64"),
     (square(64, 64, 80, 1), DESKTOP, "conv2d_shared 64x64 lanes=256"),
-    (square(64, 64, 80, 1, 2), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
+    # strided 1x1: the same kernel, which leaves out pixels; padded ones are the direct kernel's
+    (square(64, 64, 80, 1, 2), LAVAPIPE, "conv2d_1x1 32x4 lanes=8 shuffle"),
+    (square(64, 64, 80, 1, 2), SWIFTSHADER, "conv2d_8x4 8x4 lanes=8"),
+    (square(512, 512, 14, 1, 2), MOBILE, "conv2d_1x1 4x2 lanes=64"),
+    (
+        dataclasses.replace(square(64, 64, 80, 1, 2), x=axis(80, 1, 2, 1)),
+        LAVAPIPE,
+        "conv2d 32x4 lanes=8 shuffle",
+    ),
+    (
+        dataclasses.replace(square(64, 64, 80, 1), x=axis(80, 1, 1, -2)),
+        LAVAPIPE,
+        "conv2d_1x1 32x4 lanes=8 shuffle",
+    ),
     (square(64, 64, 80, 3, 2), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
     (square(64, 64, 80, 3, 2), DESKTOP, "conv2d_shared 64x64 lanes=256"),
     (square(64, 8, 80, 3), MOBILE, "conv2d_8x4 4x4 lanes=64"),
@@ -85,12 +106,29 @@ RULES = [
     # few channels: the transforms of Winograd's form cost more than it saves
     (square(16, 32, 24, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
     (square(32, 32, 20, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
-    (square(32, 32, 40, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1) 32x4 lanes=8 shuffle"),
+    (square(16, 16, 160, 3), LAVAPIPE, "conv2d 16x4 lanes=8 shuffle"),
+    (square(32, 32, 80, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1) 32x4 lanes=8 shuffle"),
+    (square(64, 64, 14, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1) 32x2 lanes=8 shuffle"),
+    (square(64, 64, 10, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
+    (square(512, 512, 7, 3), LAVAPIPE, "winograd_2x2(conv2d_1x1) 32x2 lanes=8 shuffle"),
+    # where weights are not shuffled products take longer, and the transforms less beside them
+    (square(32, 32, 40, 3), NO_SHUFFLE, "winograd_4x4(conv2d_1x1) 16x5 lanes=8"),
     (square(1, 1, 80, 3, groups=64), MOBILE, "depthwise_conv2d_4x1 1x4 lanes=64"),
     (square(1, 1, 80, 3, groups=64), SWIFTSHADER, "depthwise_conv2d_4x1 1x4 lanes=8"),
     (square(1, 2, 80, 3, groups=64), LAVAPIPE, "grouped_conv 4x1 lanes=32"),
     (square(32, 32, 80, 3, groups=2), MOBILE, "conv2d_8x4 8x4 lanes=64"),
-    (square(32, 32, 8, 2, transposed=True), LAVAPIPE, "conv_transpose2d 8x4 lanes=8"),
+    (grown(32, 32, 8, 2, 2), LAVAPIPE, "conv_transpose2d 32x4 lanes=8 shuffle"),
+    (grown(64, 48, 6, 2, 2), LAVAPIPE, "conv_transpose2d 16x3 lanes=8 shuffle"),
+    (grown(32, 32, 8, 2, 2), NO_SHUFFLE, "conv_transpose2d 16x8 lanes=8"),
+    (grown(32, 32, 8, 2, 2), SWIFTSHADER, "conv_transpose2d_8x4 8x4 lanes=8"),
+    (grown(32, 32, 80, 4, 2), MOBILE, "conv_transpose2d_8x4 8x4 lanes=64"),
+    (grown(512, 64, 8, 2, 2), MOBILE, "conv_transpose2d 4x2 lanes=64"),
+    (grown(64, 64, 80, 4, 2), DESKTOP, "conv_transpose2d_8x4 8x4 lanes=64"),
+    # a workgroup for each of 33 x 33 phases would have next to nothing to do
+    (grown(4, 8, 3, 33, 33), LAVAPIPE, "conv3d 8x4 lanes=8"),
+    # of stride 1 and one tap it is a plain one
+    (grown(64, 64, 80, 1, 1), LAVAPIPE, "conv2d_1x1 32x4 lanes=8 shuffle"),
+    (grown(64, 64, 80, 1, 1), DESKTOP, "conv2d_shared 64x64 lanes=256"),
     # small maps: tiles shrink until there are enough invocations for the device
     (square(512, 512, 7, 1), MOBILE, "conv2d_1x1 4x2 lanes=64"),
     (square(512, 512, 10, 3), MOBILE, "conv2d_8x4 4x4 lanes=64"),
@@ -127,7 +165,12 @@ def test_candidates_start_with_the_rule_and_stay_within_limits(device: str) -> N
                 assert choice.lanes % caps.subgroup_size == 0 and caps.subgroup_size >= 8
             if choice.is_winograd:
                 assert problem.constant and problem.is_flat and choice.multiply
-            tiled = choice.kernel in ("conv2d", "conv2d_1x1", "depthwise_conv2d")
+            tiled = choice.kernel in (
+                "conv2d",
+                "conv2d_1x1",
+                "conv_transpose2d",
+                "depthwise_conv2d",
+            )
             assert caps.unrolls_loops or not (tiled or choice.multiply == "conv2d_1x1")
 
 
@@ -163,6 +206,11 @@ SAME = conv((2, 18, 11, 13), 21, (3, 3), pads=[1, 1, 1, 1])
 GROUPED = conv((1, 24, 9, 7), 48, (3, 3), group=3, pads=[1, 1, 1, 1])
 DEPTHWISE = conv((1, 7, 15, 13), 7, (3, 3), group=7, strides=[2, 1], pads=[1, 1, 1, 1])
 VOLUME = conv((2, 5, 3, 4, 7), 6, (1, 1, 1))
+CROPPED = conv((2, 19, 9, 13), 38, (1, 1), strides=[2, 3], pads=[-1, 0, 0, -2])
+#: three phases along x, whose taps lie 3 apart; two along y, of which one has no tap
+GROWN = transposed((2, 7, 5, 6), 35, (2, 4), strides=[2, 3], dilations=[2, 2], pads=[1, -2, 0, 3])
+GROWN_GROUPS = transposed((1, 24, 6, 5), 36, (3, 3), group=3, strides=[2, 2], pads=[1] * 4)
+SPREAD = transposed((2, 10, 5, 7), 9, (1, 1))
 FORCED = [
     (POINTWISE, Choice("conv2d_8x4", 8, 4, 8)),
     (POINTWISE, Choice("conv2d_8x4", 4, 4, 64)),
@@ -188,7 +236,21 @@ FORCED = [
     (DEPTHWISE, Choice("depthwise_conv2d", 2, 8, 32)),
     (DEPTHWISE, Choice("depthwise_conv2d_4x1", 1, 4, 16)),
     (DEPTHWISE, Choice("grouped_conv", 4, 1, 8)),
-    (transposed((1, 8, 5, 7), 8, (3, 3), strides=[2, 2]), Choice("conv_transpose2d", 4, 2, 32)),
+    (CROPPED, Choice("conv2d_1x1", 16, 3, 16)),
+    (CROPPED, Choice("conv2d_1x1", 32, 4, 8, shuffle=True)),
+    (CROPPED, Choice("conv2d_8x4", 8, 4, 8)),
+    (CROPPED, Choice("conv2d_shared", 64, 64, 64)),
+    (GROWN, Choice("conv_transpose2d", 4, 2, 32)),
+    (GROWN, Choice("conv_transpose2d", 8, 4, 8, shuffle=True)),
+    (GROWN, Choice("conv_transpose2d", 16, 8, 8)),
+    (GROWN, Choice("conv_transpose2d", 32, 3, 16, shuffle=True)),
+    (GROWN, Choice("conv_transpose2d_8x4", 8, 4, 8)),
+    (GROWN, Choice("conv_transpose2d_8x4", 4, 4, 64)),
+    (GROWN, Choice("conv3d", 8, 4, 8)),
+    (GROWN_GROUPS, Choice("conv_transpose2d", 8, 5, 8, shuffle=True)),
+    (GROWN_GROUPS, Choice("conv_transpose2d_8x4", 8, 4, 32)),
+    (SPREAD, Choice("conv2d_8x4", 8, 4, 8)),
+    (SPREAD, Choice("conv2d_shared", 64, 64, 64)),
     (conv((1, 8, 3, 5, 5), 16, (3, 3, 3), pads=[1] * 6), Choice("conv3d", 8, 2, 16)),
 ]
 
@@ -198,7 +260,9 @@ ACCESS = [
     (case, choice, disabled)
     for case, choice in FORCED
     for disabled in ("texel", "storage_texel")
-    if choice.kernel in ("conv2d_8x4", "conv2d_shared", "depthwise_conv2d_4x1")
+    if choice.kernel
+    in ("conv2d_8x4", "conv2d_shared", "conv_transpose2d_8x4", "depthwise_conv2d_4x1")
+    or (case is GROWN and choice.output_tile == 16)
 ]
 
 
@@ -210,14 +274,19 @@ def test_every_kernel_and_tile_computes_the_same(
 ) -> None:
     monkeypatch.setenv("VKCONV_DISABLE", ",".join(filter(None, ("plan_cache", disabled))))
     asked: list[Problem] = []
-    monkeypatch.setattr(conv_kernels, "select_kernel", lambda p, *_: asked.append(p) or choice)
+
+    def select(problem: Problem, caps: DeviceCaps, *_: object) -> Choice:
+        asked.append(problem)
+        return dataclasses.replace(choice, shuffle=choice.shuffle and caps.subgroup_size >= 8)
+
+    monkeypatch.setattr(conv_kernels, "select_kernel", select)
     check_device(case)
     assert asked, "the kernel was chosen elsewhere"
 
 
 def test_a_compiler_that_keeps_loops_gets_fixed_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VKCONV_DISABLE", "plan_cache,unrolling")
-    for case in (POINTWISE, DIRECT, SAME, GROUPED, DEPTHWISE):
+    for case in (POINTWISE, DIRECT, SAME, GROUPED, DEPTHWISE, CROPPED, GROWN):
         check_device(case)
 
 

@@ -4,6 +4,7 @@ against reference, and offsets that no model should have."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import pytest
 import torch
 
 from tests.harness import Case, assert_close, check_device, check_reference, random
-from vkconv import ir
+from vkconv import InferenceSession, ir
 from vkconv.capabilities import DeviceCaps
 from vkconv.errors import InvalidModelError
+from vkconv.ops import deform_conv_kernels
+from vkconv.ops.activation_codes import Activation
 from vkconv.ops.conv_geometry import conv_axes
-from vkconv.ops.deform_conv_kernels import select_tile
+from vkconv.ops.deform_conv_problem import DeformProblem, select_tile, stores_samples
 
 
 def deform(
@@ -218,13 +221,142 @@ def test_wrong_groups_are_refused(attributes: dict[str, int]) -> None:
         WHOLE[0].but(attributes={**WHOLE[0].attributes, **attributes}).types()
 
 
+STORED = [*WHOLE[:2], WHOLE[4], WHOLE[5], WHOLE[6], WHOLE[10], WHOLE[11]]
+
+
+@pytest.mark.parametrize("disabled", ["", "texel,subgroup"])
+def test_stored_samples(disabled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampled by one kernel and multiplied by another: groups, offset groups, batches, strides,
+    channels that fill no block, weights that the model computes."""
+    monkeypatch.setenv("VKCONV_DISABLE", f"plan_cache,{disabled}")
+    monkeypatch.setattr(deform_conv_kernels, "stores_samples", lambda *_: True)
+    monkeypatch.setattr(deform_conv_kernels, "_convolve", None)
+    for case in (*STORED, COMPUTED[0], COMPUTED[2]):
+        check_device(case)
+
+
+def test_stored_samples_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deform_conv_kernels, "stores_samples", lambda *_: True)
+    monkeypatch.setattr(deform_conv_kernels, "_convolve", None)
+    for plain, changes in FUSED[:5]:
+        check_device(fused(plain, **changes))
+
+
+def test_many_outputs_store_their_samples() -> None:
+    case = deform((1, 20, 5, 7), 460, (3, 3), pads=[1, 1, 1, 1], offset_group=5)
+    check_device(case)
+    with InferenceSession(case.model()) as session:
+        (stage,) = session._stages.values()
+        assert "deform_samples" in {d.kernel for d in stage.plan.dispatches}
+
+
+def test_where_samples_are_stored() -> None:
+    side = conv_axes([14], [3], None, [1, 1], None, "NOTSET")[0]
+    problem = DeformProblem(1, 512, 512, 1, 1, side, side)
+    caps = DeviceCaps(kind="cpu", subgroup_size=8, subgroup_shuffle=True)
+    assert stores_samples(problem, caps)
+    assert not stores_samples(replace(problem, out_channels=256), caps)
+    assert not stores_samples(replace(problem, groups=2), caps)
+    assert not stores_samples(replace(problem, batch=9), caps)  # 16 MiB
+    assert not stores_samples(problem, replace(caps, max_storage_buffer_range=1 << 20))
+    assert not stores_samples(replace(problem, offset_groups=256), caps)  # two channels share one
+    assert stores_samples(replace(problem, out_channels=128), DeviceCaps(kind="integrated"))
+
+
 def test_select_tile() -> None:
     lavapipe = DeviceCaps(
         kind="cpu", subgroup_size=8, subgroup_shuffle=True, max_workgroup_invocations=1024
     )
     assert select_tile(64, lavapipe).shuffle
+    assert select_tile(64, lavapipe).outputs == 64
+    assert select_tile(64, replace(lavapipe, subgroup_shuffle=False)).outputs == 32
     assert select_tile(3, lavapipe).outputs == 4
     assert not select_tile(3, lavapipe).shuffle
     mobile = DeviceCaps(kind="integrated", subgroup_size=16, subgroup_shuffle=True)
     assert not select_tile(64, mobile).shuffle
     assert select_tile(64, mobile).lanes == 64
+
+
+# --- the fused form ------------------------------------------------------------------------------
+
+
+def fused(
+    plain: Case, *, residual: str = "", offset_channel: int = 0, mask_channel: int = 0
+) -> Case:
+    """``plain`` with a LeakyRelu, a residual, and its computed offsets and mask in wider
+    tensors."""
+    x, weight, offset, bias, mask = plain.inputs
+    assert x is not None and offset is not None
+    shape = plain.types()[0].dims
+    wide = [random(*offset.shape, low=-2, seed=9)[:, :offset_channel], offset]
+    inputs = [x, weight, np.concatenate([*wide, offset[:, :3]], 1), bias, mask]
+    attributes: dict[str, Any] = {
+        **plain.attributes,
+        "activation": int(Activation.LEAKY_RELU),
+        "activation_alpha": 0.3,
+        "residual": residual,
+        "offset_channel": offset_channel,
+    }
+    if mask is not None:
+        before = random(*mask.shape, seed=8)[:, :1].repeat(mask_channel, 1)
+        inputs[4] = np.concatenate([before, mask * 4 - 2, mask[:, :1]], 1)
+        attributes |= {"mask_channel": mask_channel, "mask_activation": int(Activation.SIGMOID)}
+    inputs.append(random(*shape, seed=6) if residual else None)
+    return plain.but(
+        inputs=tuple(inputs),
+        attributes=attributes,
+        constant=tuple(i for i in plain.constant if i in (1, 3)),
+        opset=1,
+        domain="vkconv",
+    )
+
+
+def by_parts(plain: Case, whole: Case) -> ir.Array:
+    """What the plain operator, by torch, and numpy make of a fused case."""
+    mask = plain.inputs[4]
+    if mask is not None:
+        mask = (1 / (1 + np.exp(-(mask.astype(np.float64) * 4 - 2)))).astype(np.float32)
+    y = oracle(plain.but(inputs=(*plain.inputs[:4], mask)))[0].astype(np.float64)
+    residual = whole.inputs[5]
+    if whole.attributes["residual"] == "first":
+        y = y + residual
+    y = np.where(y < 0, 0.3 * y, y)
+    if whole.attributes["residual"] == "last":
+        y = y + residual
+    return np.asarray(y, np.float32)
+
+
+FUSED = [
+    (WHOLE[0], {}),
+    (WHOLE[2], {"residual": "first"}),
+    (WHOLE[4], {"residual": "last", "offset_channel": 1, "mask_channel": 3}),
+    (WHOLE[5], {"residual": "first", "offset_channel": 6, "mask_channel": 2}),
+    (WHOLE[1], {"offset_channel": 3, "mask_channel": 5}),
+    (UNEVEN[1], {"residual": "last", "offset_channel": 5}),
+    (UNEVEN[3], {"residual": "first"}),
+]
+
+
+@pytest.mark.parametrize(("plain", "changes"), FUSED, ids=str)
+def test_fused(plain: Case, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    case = fused(plain, **changes)
+    assert_close(case.expected()[0], by_parts(plain, case), case.reduction)
+    check_device(case)
+    monkeypatch.setenv("VKCONV_DISABLE", "texel,subgroup")
+    check_device(case)
+
+
+def test_fused_on_a_device_of_four_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least that Vulkan guarantees: the residual is added behind."""
+    monkeypatch.setenv("VKCONV_LIMITS", "max_storage_buffers=4")
+    for plain, changes in FUSED[1:4]:
+        check_device(fused(plain, **changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "channel"), [("offset_channel", 4), ("mask_channel", 2), ("offset_channel", -1)]
+)
+def test_channels_that_are_not_there(name: str, channel: int) -> None:
+    case = fused(WHOLE[0])
+    with pytest.raises(InvalidModelError, match=r"has shape|begin at channel -1"):
+        case.but(attributes={**case.attributes, name: channel}).types()

@@ -9,8 +9,8 @@ import pytest
 
 from tests.harness import Case, check_device, random
 from vkconv.capabilities import DeviceCaps
-from vkconv.ops.base import ceil_div
 from vkconv.ops.grids import MAX_TURNS, lanes, spread
+from vkconv.ops.shapes import ceil_div
 
 CPU = DeviceCaps(kind="cpu", max_workgroup_invocations=1024)
 SMALL = DeviceCaps(kind="integrated")

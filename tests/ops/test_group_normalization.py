@@ -9,12 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.harness import Case, check_device, check_reference, random
+from tests.harness import NODE, Case, check_device, check_reference, random
 from vkconv import InferenceSession
+from vkconv.capabilities import DeviceCaps, DeviceKind
 from vkconv.errors import InvalidModelError
-from vkconv.ops.channel_statistics import Affine
+from vkconv.onnx_reader import read_model
+from vkconv.ops.activation_codes import Activation
+from vkconv.ops.channel_statistics import Affine, Units, select_units
+from vkconv.plan import ConstantStore
+from vkconv.planning import plan_graph
 
-SHADER = Path(__file__).parents[2] / "shaders" / "group_moments.comp"
+CODES = Path(__file__).parents[2] / "shaders" / "include" / "affine_codes.glsl"
 
 
 def _group(shape: tuple[int, ...], groups: int, opset: int = 21, **more: object) -> Case:
@@ -67,16 +72,46 @@ MVN = [
         ((6, 7), (0,)),
     ]
 ]
+
+
+def _fused(case: Case, kind: Activation, **more: object) -> Case:
+    """The case with an activation behind it."""
+    by_group = int(case.opset < 21)
+    attributes = {**case.attributes, "activation": int(kind), "activation_alpha": 0.25, **more}
+    if case.op_type == "GroupNormalization":
+        attributes["affine_by_group"] = by_group
+    return case.but(attributes=attributes, opset=1, domain="vkconv", name=kind.name)
+
+
+#: groups of 1, 2 and 4 channels of a block, of whole blocks, and those that one dispatch can't do
+UNITS = [
+    _group((2, 6, 5, 7), 6),
+    _group((2, 6, 5, 7), 3),
+    _group((1, 12, 7, 5), 3),
+    _group((2, 16, 9, 11), 2),
+    _group((1, 8, 1, 1), 2),
+    _group((1, 8, 1, 3), 1),
+    _group((1, 24, 33, 17), 1),
+    _group((2, 16, 5, 7), 4, 18),
+    _group((2, 9, 5, 7), 3),
+]
+FUSED = [
+    _fused(case, kind)
+    for case in [*UNITS, GROUPS[1], INSTANCES[0]]
+    for kind in (Activation.LEAKY_RELU, Activation.SIGMOID)
+]
 C4_CASES = [c.but(layout="c4") for c in GROUPS + INSTANCES + MVN[:5] if len(c.inputs[0].shape) > 2]
 ALL = GROUPS + INSTANCES + MVN
 
 
-@pytest.mark.parametrize("case", ALL, ids=str)
+@pytest.mark.parametrize("case", ALL + UNITS, ids=str)
 def test_reference(case: Case) -> None:
     check_reference(case)
 
 
-@pytest.mark.parametrize("case", ALL + C4_CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", ALL + C4_CASES + FUSED + [c.but(layout="c4") for c in UNITS + FUSED], ids=str
+)
 def test_device(case: Case) -> None:
     check_device(case)
 
@@ -106,6 +141,52 @@ def test_computed_scale() -> None:
     check_device(case)
 
 
+@pytest.mark.parametrize(
+    ("shape", "groups", "units"),
+    [
+        ((1, 256, 40, 40), 32, Units(32, 2, 4, 8)),
+        ((1, 12, 40, 40), 6, Units(3, 1, 2, 8)),
+        ((2, 7, 40, 40), 7, Units(2, 1, 1, 8)),
+        ((1, 12, 40, 40), 4, None),  # groups of 3 channels begin within blocks
+        ((1, 512, 4, 4), 1, Units(1, 128, 4, 8)),  # alone, but small
+        ((1, 512, 80, 80), 1, None),  # too much for one thread
+        ((1, 8, 700, 700), 8, None),  # loops too long for llvmpipe
+    ],
+)
+def test_units(shape: tuple[int, ...], groups: int, units: Units | None) -> None:
+    assert select_units(DeviceCaps(kind="cpu"), shape, groups, merged=False) == units
+    assert select_units(DeviceCaps(kind="cpu"), shape, groups, merged=True) is None
+
+
+def test_units_of_a_gpu() -> None:
+    """Lanes up to the map's size or the limit; few large groups stay three dispatches."""
+    gpu = DeviceCaps(
+        kind="discrete", max_workgroup_invocations=1024, max_workgroup_size=(1024,) * 3
+    )
+    assert select_units(gpu, (1, 256, 40, 40), 32, merged=False) == Units(32, 2, 4, 256)
+    assert select_units(gpu, (1, 256, 5, 5), 32, merged=False) == Units(32, 2, 4, 32)
+    assert select_units(gpu, (1, 512, 64, 64), 1, merged=False) is None
+    small = DeviceCaps(kind="integrated")
+    assert select_units(small, (1, 256, 40, 40), 32, merged=False) == Units(32, 2, 4, 128)
+
+
+@pytest.mark.parametrize("kind", ["integrated", "cpu"])
+def test_one_dispatch_or_three(kind: DeviceKind) -> None:
+    """What a plan holds; padding lanes are masked where there are any."""
+    for channels, groups, kernels in [
+        (16, 2, ["normalize_groups"]),
+        (6, 3, ["normalize_groups"]),
+        (6, 2, ["channel_moments", "group_moments", "normalize_channels"]),
+    ]:
+        case = _fused(_group((1, channels, 5, 7), groups), Activation.SIGMOID).but(layout="c4")
+        graph = read_model(case.model())
+        planned = plan_graph(graph, DeviceCaps(kind=kind), ConstantStore(), lambda hosts: None)
+        mine = [d for d in planned.plan.dispatches if d.node == NODE]
+        assert [d.kernel for d in mine] == kernels
+        if len(mine) == 1:
+            assert mine[0].spec["MASKED"] == int(channels % 4 != 0)
+
+
 def test_codes_agree_with_the_shader() -> None:
-    found = re.findall(r"^#define AFFINE_(\w+) (\d+)", SHADER.read_text(), re.MULTILINE)
+    found = re.findall(r"^#define AFFINE_(\w+) (\d+)", CODES.read_text(), re.MULTILINE)
     assert {name: int(code) for name, code in found} == {a.name: a.value for a in Affine}

@@ -10,6 +10,7 @@ import pytest
 from tests.harness import Case, check_device, check_reference, random
 from vkconv.capabilities import DeviceCaps
 from vkconv.errors import InvalidModelError
+from vkconv.ops.activation_codes import Activation
 from vkconv.ops.matrix_product import Tile, select_tile
 
 SHAPES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
@@ -78,6 +79,38 @@ CASES += [
         reduction=16,
     )
 ]
+
+
+def fused(case: Case, kind: Activation, bias: int | None = None) -> Case:
+    """The case with the epilogue of its fused form: a bias of that length, an activation."""
+    attributes = {**case.attributes, "activation": int(kind), "activation_alpha": 0.25}
+    inputs = case.inputs if bias is None else (*case.inputs, random(bias, seed=3))
+    name = f"{kind.name}{bias}"
+    return case.but(attributes=attributes, inputs=inputs, opset=1, domain="vkconv", name=name)
+
+
+FUSED = [
+    fused(product(a, b, constant=constant), kind, bias)
+    for a, b, bias in [
+        ((3, 5), (5, 7), 7),
+        ((2, 3, 16), (16, 64), 64),
+        ((2, 17, 15), (15, 13), 1),
+        ((2, 3, 8), (2, 8, 4), 4),
+        ((1, 128), (128, 100), 100),
+        ((5,), (5, 7), 7),
+        ((3, 5), (5,), 1),
+        ((2, 9, 30), (30, 33), None),
+    ]
+    for constant in ((), (1,), (1, 2))
+    for kind in (Activation.NONE, Activation.GELU)
+    if not (constant == (1, 2) and bias is None)
+]
+FUSED += [
+    fused(gemm(9, 30, 33, c, constant=constant, attributes={"transB": 1, "alpha": 0.5}), kind)
+    for c in (None, (33,), (9, 33))
+    for constant in ((), (1,))
+    for kind in (Activation.LEAKY_RELU, Activation.SIGMOID)
+]
 HOST = [
     Case(
         "MatMul",
@@ -92,7 +125,7 @@ def test_reference(case: Case) -> None:
     check_reference(case)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES + FUSED, ids=str)
 def test_device(case: Case) -> None:
     check_device(case)
 
@@ -168,3 +201,22 @@ def test_a_sum_over_nothing_is_zero(constant: tuple[int, ...]) -> None:
     case = product((3, 0), (0, 4), constant=constant)
     check_reference(case)
     check_device(case, where="host")
+
+
+@pytest.mark.parametrize("bias", [(6,), (1, 7), ()])
+def test_bias_of_another_shape(bias: tuple[int, ...]) -> None:
+    case = fused(product((2, 3, 5), (5, 7)), Activation.NONE)
+    with pytest.raises(InvalidModelError, match="bias has shape"):
+        case.but(inputs=(*case.inputs, random(*bias))).types()
+
+
+def test_fused_forms_by_hand() -> None:
+    """In float64, without the operators that ``reference`` is made of."""
+    a, b, bias = random(2, 3, 5), random(5, 7, seed=1), random(7, seed=3)
+    exact = a.astype(np.float64) @ b.astype(np.float64) + bias
+    (y,) = fused(product((2, 3, 5), (5, 7)), Activation.RELU, 7).expected()
+    assert np.allclose(y, np.maximum(exact, 0), rtol=1e-5, atol=1e-5)
+    case = fused(gemm(3, 5, 7, (7,), attributes={"alpha": 0.5, "beta": 2.0}), Activation.RELU)
+    a, b, c = (np.asarray(x, np.float64) for x in case.inputs if x is not None)
+    (y,) = case.expected()
+    assert np.allclose(y, np.maximum(0.5 * (a @ b) + 2 * c, 0), rtol=1e-5, atol=1e-5)

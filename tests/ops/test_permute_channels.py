@@ -12,7 +12,7 @@ from vkconv.capabilities import DeviceCaps
 from vkconv.device import open_device
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Graph, Node, TensorType, Value, constant
-from vkconv.ops.base import create, infer_types
+from vkconv.ops.registry import create, infer_types
 from vkconv.passes import finish
 from vkconv.plan import ConstantStore, make_plan
 
@@ -65,6 +65,78 @@ def test_device(shape: tuple[int, ...], layout: str) -> None:
         device.close()
 
 
+#: (channels of the inputs, channels of the result, rows copied in C4): what is not copied is
+#: written in its place
+SEVERAL = [
+    ((7, 8), (6, 0, 1, -1, *range(7, 15), 2, 3, 4, 5), 2),
+    ((7, 8), (6, 0, 1, -1, *range(7, 15)), 1),
+    ((8, 7), (*range(8, 15), -1, 7, 2, 2, -1, -1, -1, -1, -1), 2),
+    ((4, 8), (*range(4, 12), 0, 1, 2, 3), 0),
+    ((4, 8), (*range(4, 12), -1, -1, -1, -1, 0, 1, 2, 3), 1),
+    # in another order, in part, twice, across vec4s: copied
+    ((5, 8), (5, 6, 7, 8, 10, 9, 11, 12, 4, 3, -1, 0), 3),
+    ((5, 8), (5, 6, 7, 8, 4, 0, 1), 2),
+    ((4, 4), (4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7), 2),
+    ((6, 6), (6, 7, 8, 9, 10, 11, -1, -1, -1, -1, -1, 5), 1),
+    ((3, 5, 4), (7, 6, 5, 4, 2, 0, -1, 1, 8, 9, 10, 11), 2),
+]
+
+
+@pytest.mark.parametrize(("widths", "channels", "rows"), SEVERAL, ids=str)
+@pytest.mark.parametrize("layout", ["c4", "linear"])
+def test_several_inputs(
+    widths: tuple[int, ...], channels: tuple[int, ...], rows: int, layout: str
+) -> None:
+    graph = several(widths, channels, layout == "c4")
+    feeds = {v.name: floats(*v.dims, seed=i) for i, v in enumerate(graph.inputs)}
+    wanted = np.concatenate([*feeds.values(), np.zeros((2, 1, 5, 9), np.float32)], 1)[:, channels]
+    assert np.array_equal(create(graph.nodes[-1]).reference(*feeds.values()), wanted)
+    device = open_device("auto")
+    try:
+        finish(graph, device.caps)
+        plan = make_plan(graph, device.caps, ConstantStore())
+        copied = [d.push["rows"] for d in plan.dispatches if d.kernel == "permute_channels"]
+        assert sum(copied) == (rows if layout == "c4" else len(channels))  # type: ignore[arg-type]
+        with guarded_arenas() as guard:
+            executable = device.prepare(plan)
+            guard.poison()
+            (y,) = executable.run(feeds)
+            guard.check()
+        assert np.array_equal(y, wanted)
+    finally:
+        device.close()
+
+
+def several(widths: tuple[int, ...], channels: tuple[int, ...], c4: bool) -> Graph:
+    """Inputs of so many channels -> [1x1 convolutions that keep them ->] PermuteChannels -> y."""
+    inputs = [Value(f"x{i}", TensorType("float32", (2, n, 5, 9))) for i, n in enumerate(widths)]
+    nodes: list[Node] = []
+    sources = inputs
+    if c4:
+        sources = []
+        for x in inputs:
+            ones = constant("ones", np.ones((x.dims[1], 1, 1, 1), np.float32))
+            sources.append(Value(f"{x.name}/c", x.type))
+            attributes = {"group": x.dims[1]}
+            nodes.append(Node("Conv", [x, ones], sources[-1:], attributes, x.name, "", 17))
+    y = Value("y", TensorType("float32", (2, len(channels), 5, 9)))
+    nodes.append(Node("PermuteChannels", [*sources], [y], {"channels": channels}, "p", "vkconv", 1))
+    return Graph("g", inputs, [y], nodes, {"": 17}, output_names=["y"])
+
+
+def test_a_vec4_of_several_inputs_is_refused() -> None:
+    node = several((5, 3), (0, 1, 2, 5), False).nodes[-1]
+    with pytest.raises(InvalidModelError, match="channels 0 to 3 come from several inputs"):
+        infer_types(create(node), node)
+
+
+def test_inputs_that_do_not_go_together() -> None:
+    graph = several((4, 4), (0, 1, 2, 3), False)
+    graph.inputs[1].type = TensorType("float32", (2, 4, 5, 8))
+    with pytest.raises(InvalidModelError, match="does not go with"):
+        infer_types(create(graph.nodes[-1]), graph.nodes[-1])
+
+
 def test_padding_lanes_are_zero() -> None:
     """A reader that sums whole vec4s must not see what is behind the last channel."""
     graph = graph_of((6, 1, 0, 2, 5), (1, 7, 4, 4), True, "float32")
@@ -101,7 +173,7 @@ def test_whole_blocks_are_a_view(channels: tuple[int, ...], is_view: bool) -> No
     assert ("permute_channels" not in [d.kernel for d in plan.dispatches]) == is_view
 
 
-@pytest.mark.parametrize("channels", [(7,), (-1,)])
+@pytest.mark.parametrize("channels", [(7,), (-2,)])
 def test_channels_that_are_not_there(channels: tuple[int, ...]) -> None:
     node = graph_of(channels, (1, 7, 2, 2), False, "float32").nodes[-1]
     with pytest.raises(InvalidModelError, match="are not all in"):

@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from tests.harness import Case, assert_close, check_device, check_reference, random
+from vkconv.capabilities import DeviceCaps
+from vkconv.ops.pool_kernels import select_sliding
+from vkconv.ops.window import Axis
 
 
 def _pool(op_type: str, shape: tuple[int, ...], opset: int = 22, **attributes: Any) -> Case:
@@ -33,6 +36,10 @@ WINDOWS: list[tuple[tuple[int, ...], dict[str, Any]]] = [
     ((2, 6, 20, 20), dict(kernel_shape=[9, 9], pads=[4, 4, 4, 4])),
     ((1, 4, 10, 11), dict(kernel_shape=[13, 13], pads=[6, 6, 6, 6])),
     ((1, 5, 6, 7), dict(kernel_shape=[6, 4], auto_pad="SAME_UPPER")),
+    ((1, 5, 9, 10), dict(kernel_shape=[6, 3], auto_pad="SAME_LOWER")),
+    ((2, 5, 9, 10), dict(kernel_shape=[2, 9], auto_pad="SAME_UPPER")),
+    ((2, 6, 14, 13), dict(kernel_shape=[3, 3], pads=[1, 1, 1, 1])),
+    ((1, 4, 1, 1), dict(kernel_shape=[3, 5], pads=[1, 2, 1, 2])),
     ((1, 2, 3, 3), dict(kernel_shape=[5, 7], pads=[2, 3, 2, 3])),
     ((2, 9, 7, 7), dict(kernel_shape=[7, 7])),
     ((2, 3, 5, 6, 7), dict(kernel_shape=[2, 3, 2], strides=[1, 2, 2], pads=[0, 1, 1, 1, 1, 0])),
@@ -163,3 +170,43 @@ def test_global_mean_of_a_large_map_is_accurate() -> None:
 def test_empty_batch() -> None:
     check_device(Case("MaxPool", (random(0, 3, 7, 7),), dict(kernel_shape=[3, 3])))
     check_device(Case("GlobalAveragePool", (random(0, 3, 7, 7),)))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "cpu", "gpu"),
+    [
+        ((3, 3), 4, 1),
+        ((5, 5), 2, 1),
+        ((7, 7), 0, 0),
+        ((13, 13), 0, 0),
+        ((6, 3), 2, 1),
+        ((9, 3), None, None),
+    ],
+)
+def test_how_a_sliding_maximum_is_taken(
+    kernel: tuple[int, int], cpu: int | None, gpu: int | None
+) -> None:
+    """Rows an invocation; 0 is two passes, which windows below 4 can't take."""
+    axes = tuple(Axis(10, 10, k, 1, 1, k // 2, k - 1 - k // 2) for k in kernel)
+    assert select_sliding(DeviceCaps(kind="cpu"), (1, 8, 10, 10), axes) == cpu
+    assert select_sliding(DeviceCaps(kind="discrete"), (1, 8, 10, 10), axes) == gpu
+    plain = DeviceCaps(kind="cpu", unrolls_loops=False)
+    assert select_sliding(plain, (1, 8, 10, 10), axes) == (0 if min(kernel) >= 4 else None)
+
+
+def test_other_maxima_do_not_slide() -> None:
+    same = Axis(10, 10, 5, 1, 1, 2, 2)
+    for other in (
+        Axis(10, 5, 5, 2, 1, 2, 2),
+        Axis(10, 6, 5, 1, 1, 0, 0),
+        Axis(10, 10, 3, 1, 2, 2, 2),
+        Axis(10, 10, 1, 1, 1, 0, 0),
+    ):
+        assert select_sliding(DeviceCaps(kind="cpu"), (1, 8, 10, 10), (same, other)) is None
+    assert select_sliding(DeviceCaps(kind="cpu"), (1, 8, 10), (same,)) is None
+
+
+@pytest.mark.parametrize("op_type", ["GlobalAveragePool", "GlobalMaxPool"])
+def test_maps_of_a_million_pixels(op_type: str) -> None:
+    """More turns of a loop, by eight lanes, than llvmpipe makes."""
+    check_device(_pool(op_type, (1, 2, 1030, 1025)).but(reduction=1000))

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from tests.harness import Case, check_device, check_reference, random
+from tests.small_models import assert_same, expected, floats, model, node
+from vkconv import InferenceSession
 from vkconv.ops.reduction_kernels import Axis, Combine, Post, Pre, merge_axes
 
-SHADER = Path(__file__).parents[2] / "shaders" / "reduce.comp"
+CODES = Path(__file__).parents[2] / "shaders" / "include" / "reduction_codes.glsl"
 OPERATORS = ["Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp"]
 
 
@@ -84,6 +86,12 @@ C4_CASES = [
     reduction(op, (2, 5, 7, 3), axes, layout="c4")
     for op in ("Mean", "Max", "Sum", "LogSumExp")
     for axes in ([2, 3], [1], [-1])
+]
+C4_CASES += [
+    reduction(op, shape, axes, layout="c4", attributes={"keepdims": keepdims})
+    for op in OPERATORS
+    for keepdims in (0, 1)
+    for shape, axes in [((2, 5, 7, 3), [2, 3]), ((1, 8, 9), [2]), ((2, 6, 3, 2, 5), [-1, 2, 3])]
 ]
 #: onnxruntime's result for an empty mean or maximum is an error
 EMPTY = [reduction("Max", (3, 0), [1]), reduction("Min", (3, 0), [1])]
@@ -170,6 +178,35 @@ def test_special_values() -> None:
     check_device(Case("LogSoftmax", (large,)))
 
 
+def test_special_values_of_whole_maps() -> None:
+    infinity = np.float32(np.inf)
+    x = random(1, 6, 5, 7)
+    x[0, 0, 2, 3], x[0, 1, 4, 6], x[0, 2], x[0, 3, 0, 0] = np.nan, infinity, -infinity, -infinity
+    x[0, 4, 1, 1], x[0, 4, 3, 3] = infinity, -infinity
+    for op in ("Sum", "Mean", "Max", "Min", "L2"):
+        given = (x, np.array([2, 3]))
+        check_device(Case(f"Reduce{op}", given, constant=(1,), layout="c4", reduction=35))
+
+
+@pytest.mark.parametrize("channels", [8, 6])
+def test_mean_of_maps_before_a_layer(channels: int) -> None:
+    """The end of many classifiers: no conversion of the whole map; of the means none where whole
+    blocks are the same in both layouts."""
+    nodes = [
+        node("Conv", "x k", "c"),
+        node("ReduceMean", "c", "m", axes=[2, 3], keepdims=0),
+        node("Gemm", "m w", "y"),
+    ]
+    constants = {"k": floats(channels, 3, 1, 1), "w": floats(channels, 5)}
+    proto = model(nodes, {"x": [2, 3, 6, 5]}, {"y": None}, constants, opset=13)
+    x = random(2, 3, 6, 5)
+    with InferenceSession(proto) as session:
+        assert_same(session.run(None, {"x": x}), expected(proto, {"x": x}))
+        kernels = [line.split()[1] for line in session.describe_plan().splitlines()[1:]]
+    assert "reduce" not in kernels and kernels.count("global_pool2d") == 1
+    assert kernels.count("to_linear") == int(channels % 4 != 0)
+
+
 def test_axes_merge() -> None:
     axes = merge_axes((2, 5, 7, 3), (2, 3))
     assert axes.kept == (Axis(10, 21, 1),)
@@ -182,6 +219,6 @@ def test_axes_merge() -> None:
 @pytest.mark.parametrize("codes", [Combine, Pre, Post])
 def test_codes_agree_with_the_shader(codes: type[IntEnum]) -> None:
     found = re.findall(
-        rf"^#define {codes.__name__.upper()}_(\w+) (\d+)", SHADER.read_text(), re.MULTILINE
+        rf"^#define {codes.__name__.upper()}_(\w+) (\d+)", CODES.read_text(), re.MULTILINE
     )
     assert {n: int(c) for n, c in found} == {c.name: c.value for c in codes}

@@ -21,7 +21,7 @@ from vkconv import passes, shaders
 from vkconv.bounded import bounded
 from vkconv.capabilities import DeviceCaps
 from vkconv.onnx_reader import read_model
-from vkconv.ops.base import NEWEST_OPSET, REGISTRY
+from vkconv.ops.registry import NEWEST_OPSET, REGISTRY
 from vkconv.plan import ConstantStore, make_plan
 
 STANDARD = sorted(op_type for domain, op_type in REGISTRY if domain == "")

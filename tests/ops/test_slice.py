@@ -9,7 +9,7 @@ import pytest
 
 import vkconv
 from tests.harness import Case, check_device, check_reference, random
-from vkconv.ops import base
+from vkconv.ops.operator import UnknownShapeError
 
 LARGEST = np.iinfo(np.int64).max
 
@@ -137,5 +137,5 @@ def test_contradictions_are_errors(case: Case) -> None:
 
 def test_a_computed_start_leaves_the_shape_unknown() -> None:
     case = _slice((5, 7), [1], [4], [0]).but(constant=(2, 3))
-    with pytest.raises(base.UnknownShapeError):
+    with pytest.raises(UnknownShapeError):
         case.types()

@@ -10,7 +10,7 @@ import pytest
 import vkconv
 from tests.harness import NODE, Case, random
 from vkconv.dispatch import Storage, View
-from vkconv.ops import base
+from vkconv.ops.registry import create, infer_types
 
 
 def _kernels(case: Case) -> str:
@@ -65,7 +65,7 @@ def test_copied(case: Case, kernel: str) -> None:
 def test_a_slice_that_ends_within_a_vec4_is_no_view() -> None:
     # its padding lanes would show the next channels instead of zeros
     node = _slice((2, 16, 5, 7), 4, 11, 1).node()
-    operator = base.create(node)
-    (node.outputs[0].type,) = base.infer_types(operator, node)
+    operator = create(node)
+    (node.outputs[0].type,) = infer_types(operator, node)
     x = View(Storage(0, "x"), (2, 16, 5, 7), "float32", "c4", 0, 16 * 35)
     assert operator.view(x, node.outputs) is None

@@ -12,7 +12,8 @@ from tests.small_models import floats, model, node
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch
 from vkconv.ir import Graph, Node, TensorType, Value
-from vkconv.ops.base import Lowering, Operator
+from vkconv.ops.lowering import Lowering
+from vkconv.ops.operator import Operator
 from vkconv.passes import assign_layouts
 from vkconv.passes.assign_layouts import host_reason
 

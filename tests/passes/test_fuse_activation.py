@@ -1,4 +1,5 @@
-"""Activations behind convolutions move in, where the convolution has no other reader."""
+"""Activations behind convolutions, products and normalisations move in, where these have no other
+reader."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.passes.rewriting import check
+from tests.passes.rewriting import check, evaluate, operators, rewritten
 from tests.small_models import floats, model, node
 from vkconv.ops.activation_codes import Activation
 from vkconv.passes.fuse_activation import fuse_activation
@@ -90,3 +91,54 @@ def test_convolutions_without_kernels_too() -> None:
 def test_running_it_twice_changes_nothing() -> None:
     nodes = [CONV, node("Relu", "c", "y")]
     check(model(nodes, X, Y, WEIGHTS), ["Conv+"], PASS, PASS)
+
+
+def test_deform_conv_takes_it_over() -> None:
+    nodes = [node("DeformConv", "x w o b", "c"), node("Relu", "c", "y")]
+    proto = model(nodes, X | {"o": [1, 18, 3, 2]}, Y, WEIGHTS, opset=19)
+    graph = rewritten(proto, PASS)
+    assert operators(graph) == ["DeformConv+"]
+    assert graph.nodes[0].attributes["activation"] == Activation.RELU
+    x, o = floats(1, 3, 5, 4), floats(1, 18, 3, 2, seed=1)
+    before = rewritten(proto, lambda _: None)
+    np.testing.assert_array_equal(
+        evaluate(graph, {"x": x, "o": o})[0], evaluate(before, {"x": x, "o": o})[0]
+    )
+
+
+NORMALISED = {"s": floats(6), "b": floats(6)}
+
+
+def test_normalisations_take_it_over() -> None:
+    maps = {"x": [2, 6, 5, 4]}
+    nodes = [node("InstanceNormalization", "x s b", "c"), node("Sigmoid", "c", "y")]
+    check(model(nodes, maps, Y, NORMALISED), ["InstanceNormalization+"], PASS)
+    for opset, count in ((18, 3), (21, 6)):
+        constants = {"s": floats(count), "b": floats(count)}
+        nodes = [node("GroupNormalization", "x s b", "c", num_groups=3), node("Relu", "c", "y")]
+        proto = model(nodes, maps, Y, constants, opset=opset)
+        graph = check(proto, ["GroupNormalization+"], PASS, PASS)
+        assert graph.nodes[0].attributes["affine_by_group"] == int(opset == 18)
+
+
+def test_products_take_it_over() -> None:
+    rows = {"x": [5, 3]}
+    constants = {"w": floats(3, 6), "b": floats(6)}
+    nodes = [node("MatMul", "x w", "c"), node("Tanh", "c", "y")]
+    check(model(nodes, rows, Y, {"w": constants["w"]}), ["MatMul+"], PASS)
+    nodes = [node("Gemm", "x w b", "c", alpha=0.5), node("Relu", "c", "y")]
+    check(model(nodes, rows, Y, constants), ["Gemm+"], PASS)
+
+
+def test_products_of_integers_stay() -> None:
+    nodes = [node("MatMul", "x w", "c"), node("Abs", "c", "y")]
+    proto = model(
+        nodes, {"x": ("int32", [5, 3])}, {"y": ("int32", None)}, {"w": np.ones((3, 6), np.int32)}
+    )
+    check(proto, ["MatMul", "Abs"], PASS)
+
+
+def test_products_that_are_read_elsewhere_stay() -> None:
+    nodes = [node("MatMul", "x w", "c"), node("Relu", "c", "y"), node("Neg", "c", "z")]
+    proto = model(nodes, {"x": [5, 3]}, {"y": None, "z": None}, {"w": floats(3, 6)})
+    check(proto, ["MatMul", "Relu", "Neg"], PASS)

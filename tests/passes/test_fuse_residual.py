@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from tests.passes.rewriting import check
+from tests.passes.rewriting import check, evaluate, operators, rewritten
 from tests.small_models import floats, model, node
 from vkconv.ir import Graph
 from vkconv.passes.fuse_activation import fuse_activation
@@ -124,3 +125,29 @@ def test_constants_and_other_convolutions_are_left() -> None:
 def test_running_it_twice_changes_nothing() -> None:
     nodes = [conv("x", "c"), node("Add", "c x", "s"), node("Relu", "s", "y")]
     check(model(nodes, X, Y, W), ["Conv+"], *PASSES, *PASSES)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("operands", "bias"), [("c x", "b"), ("x c", "-"), ("x c", "")])
+def test_deformable_convolution(operands: str, bias: str) -> None:
+    """Whatever optional inputs it has, the residual is its sixth."""
+    deform = node("DeformConv", f"x w o {bias}", "c", pads=PADS)
+    nodes = [deform, node("Add", operands, "s"), node("Relu", "s", "y")]
+    proto = model(nodes, X | {"o": [2, 18, 5, 3]}, Y, W | {"b": floats(4)}, opset=19)  # type: ignore[list-item]
+    graph = rewritten(proto, *PASSES)
+    assert operators(graph) == ["DeformConv+"]
+    (fused,) = graph.nodes
+    assert fused.inputs[5] is graph.inputs[0] and fused.inputs[4] is None
+    assert (fused.inputs[3] is not None) == (bias == "b")
+    feeds = {"x": floats(2, 4, 5, 3), "o": floats(2, 18, 5, 3, seed=1)}
+    (found,) = evaluate(graph, feeds)
+    (plain,) = evaluate(rewritten(proto, lambda _: None), feeds)
+    np.testing.assert_array_equal(found, plain)
+
+
+def test_a_mask_stays_where_it_is() -> None:
+    nodes = [node("DeformConv", "x w o - m", "c", pads=PADS), node("Add", "c x", "y")]
+    shapes = X | {"o": [2, 18, 5, 3], "m": [2, 9, 5, 3]}
+    graph = rewritten(model(nodes, shapes, Y, W, opset=19), *PASSES)  # type: ignore[list-item]
+    assert operators(graph) == ["DeformConv+"]
+    names = [None if v is None else v.name for v in graph.nodes[0].inputs]
+    assert names == ["x", "w", "o", None, "m", "x"]

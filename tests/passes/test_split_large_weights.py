@@ -27,6 +27,7 @@ CONSTANTS = {
     "t": floats(96, 300, 3, 3, scale=0.05),
     "tb": floats(300),
     "m": floats(700, 500, scale=0.05),
+    "u": floats(500, 500, 1, 1, scale=0.05),
 }
 X = {"x": [2, 96, 9, 11]}
 NETS: dict[str, tuple[list[Any], dict[str, Any]]] = {
@@ -36,6 +37,9 @@ NETS: dict[str, tuple[list[Any], dict[str, Any]]] = {
          node("Conv", "r v", "c", pads=[2, 2, 2, 2]), node("Conv", "x w", "d", pads=[1, 1, 1, 1]),
          node("Add", "d r", "e"), node("Relu", "e", "y")], X),
     "transposed": ([node("ConvTranspose", "x t tb", "y", strides=[2, 2])], {"x": [1, 96, 9, 11]}),
+    "scaled": (
+        [node("GlobalAveragePool", "x", "g"), node("Sigmoid", "g", "s"), node("Mul", "x s", "p"),
+         node("Conv", "p u", "c"), node("Add", "c x", "y")], {"x": [2, 500, 5, 3]}),
     "product": ([node("Gemm", "x m", "y")], {"x": [3, 700]}),
 }  # fmt: skip
 
@@ -44,7 +48,7 @@ def feeds(inputs: dict[str, Any]) -> dict[str, Array]:
     return {name: floats(*shape, seed=3) for name, shape in inputs.items()}
 
 
-@pytest.mark.parametrize("name", ["conv", "fused", "transposed"])
+@pytest.mark.parametrize("name", ["conv", "fused", "transposed", "scaled"])
 def test_parts_mean_the_same(name: str) -> None:
     nodes, inputs = NETS[name]
     proto = model(nodes, inputs, {"y": None}, CONSTANTS)
@@ -53,6 +57,24 @@ def test_parts_mean_the_same(name: str) -> None:
     split_large_weights(graph, SMALL)
     assert len(graph.nodes) > len(before) and "Concat" in operators(graph)
     assert_same(evaluate(graph.copy(), feeds(inputs)), expected(proto, feeds(inputs)))
+
+
+def test_parts_of_a_deformable_convolution_with_a_residual() -> None:
+    nodes = [
+        node("DeformConv", "x w o b", "c", pads=[1, 1, 1, 1]),
+        node("Relu", "c", "r"),
+        node("Add", "r z", "y"),
+    ]
+    inputs = X | {"o": [2, 18, 9, 11], "z": [2, 192, 9, 11]}
+    proto = model(nodes, inputs, {"y": None}, CONSTANTS, opset=19)
+    graph = rewritten(proto)
+    assert operators(graph) == ["DeformConv+"]
+    split_large_weights(graph, SMALL)
+    parts = [n for n in graph.nodes if n.op_type == "DeformConv"]
+    assert len(parts) > 1 and all(n.inputs[5].dims[1] < 192 for n in parts)  # type: ignore[union-attr]
+    (found,) = evaluate(graph, feeds(inputs))
+    (plain,) = evaluate(rewritten(proto, lambda _: None), feeds(inputs))
+    np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "integrated"])

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,21 +88,18 @@ def test_random_accesses(rows: list[list[tuple[int, int, int, int]] | None]) -> 
     check(result, accesses)
 
 
-def test_random_models(monkeypatch: object) -> None:
+def test_random_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Sequence[Step], Accesses]] = []
+    original = plan_room.with_barriers
+
+    def keep(steps: Sequence[Step], by_step: Accesses) -> list[Step]:
+        seen.append((list(steps), dict(by_step)))
+        return original(steps, by_step)
+
+    monkeypatch.setattr(plan_room, "with_barriers", keep)
     for seed in range(40):
-        seen: list[tuple[Sequence[Step], Accesses]] = []
-        original = plan_room.with_barriers
-
-        def keep(steps: Sequence[Step], by_step: Accesses) -> list[Step]:
-            seen.append((list(steps), dict(by_step)))  # noqa: B023
-            return original(steps, by_step)  # noqa: B023
-
-        plan_room.with_barriers = keep  # type: ignore[assignment]
-        try:
-            graph = lowered(random_model(seed))
-            made = make_plan(graph, CPU, ConstantStore())
-        finally:
-            plan_room.with_barriers = original
+        seen.clear()
+        made = make_plan(lowered(random_model(seed)), CPU, ConstantStore())
         steps, by_step = seen[0]
         check(made.steps, [by_step.get(id(s), ()) for s in steps])
 

@@ -16,7 +16,7 @@ from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch, Storage, View
 from vkconv.errors import BuildError, UnsupportedModelError
 from vkconv.ir import TensorType, Value, constant
-from vkconv.ops.base import Tensor
+from vkconv.ops.lowering import Tensor
 from vkconv.plan import ConstantStore
 from vkconv.plan.lowering import PlanLowering
 from vkconv.shaders import BufferField, PushField, ShaderModule, SpecField

@@ -80,7 +80,7 @@ def test_empty_tensors_need_no_dispatch() -> None:
 
 def test_a_fault_of_lowering_names_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = lowered(model([node("Relu", "x", "y", "faulty")], {"x": [4]}, {"y": None}))
-    from vkconv.ops.base import create
+    from vkconv.ops.registry import create
 
     def fails(*_: object) -> None:
         raise IndexError("no such thing")
@@ -117,7 +117,7 @@ def test_two_readers_of_the_same_input() -> None:
 
 
 def test_view_assignment_gives_each_value_one_place() -> None:
-    from vkconv.ops.base import create
+    from vkconv.ops.registry import create
 
     graph = lowered(random_model(7))
     views = ViewAssignment(graph, {n: create(n) for n in graph.nodes})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import os
 import re
 import shutil
@@ -11,11 +10,11 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from compile_shaders import ShaderError, compile_shaders, main, stale_modules
+from tests.shaders.generated import load
 from vkconv.shader_compiler import COMPILERS, read_source
 
 COPY = """#version 450
@@ -64,14 +63,6 @@ def shaders(tmp_path: Path) -> Path:
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "_spirv"
-
-
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_generated_modules(shaders: Path, output: Path) -> None:

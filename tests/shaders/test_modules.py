@@ -20,6 +20,9 @@ MODULES = [
 MAX_PUSH_CONSTANTS_SIZE = 128
 MAX_STORAGE_BUFFERS = 4
 MAX_STORAGE_IMAGES = 4
+#: variants of five storage buffers, planned only where a device offers them (what one of four gets
+#: instead: tests/ops/test_fused_conv, test_deform_conv)
+FIVE_BUFFERS = {("scale", "on"), ("residual", "on")}
 MAX_SAMPLED_IMAGES = 16
 
 
@@ -51,7 +54,8 @@ def test_interface(kernel: str, variant: shaders.Variant) -> None:
     assert module.push_size <= MAX_PUSH_CONSTANTS_SIZE
     assert module.push_size == max((f.offset + 4 * f.count for f in module.push), default=0)
     kinds = [buffer.kind for buffer in module.buffers]
-    assert kinds.count("storage_buffer") <= MAX_STORAGE_BUFFERS
+    most = MAX_STORAGE_BUFFERS + bool(FIVE_BUFFERS & set(variant))
+    assert kinds.count("storage_buffer") <= most
     assert kinds.count("storage_texel") <= MAX_STORAGE_IMAGES
     assert kinds.count("uniform_texel") <= MAX_SAMPLED_IMAGES
     assert any(buffer.writes for buffer in module.buffers)

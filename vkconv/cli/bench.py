@@ -98,11 +98,10 @@ def _bench(program: str, arguments: list[str]) -> int:
 
     if not os.path.isfile(options.model):
         raise InvalidInputError(f"there is no model '{options.model}'")
-    device = int(options.device) if options.device.isdigit() else options.device
     against = [name for name in options.against.split(",") if name not in ("", "none")]
     settings = Settings(
         against=against,
-        device=device,
+        device=options.device,
         torch=options.torch,
         paths=[os.getcwd()] if options.torch else (),
         shapes=options.shape,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vkconv.cli.options import picture_size
 from vkconv.cli.terminal import Parser, console_on, guarded, one_line
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ __all__ = ["main"]
 
 #: what a missing module means: the extra that brings it is not installed
 _EXTRA = ("torch", "onnxscript", "yaml")
-_LARGEST_SIDE = 8192
 _MOST_PICTURES = 1024
 
 
@@ -129,7 +129,7 @@ def _family_parser(program: str, family: _Family) -> Parser:
     parser.add_argument("-o", "--output", required=True, metavar="OUT.onnx", help="the ONNX file")
     parser.add_argument(
         "--size",
-        type=_size,
+        type=picture_size,
         metavar="WxH",
         help="of the pictures in pixels, rounded up to what the network takes (default: 640x640 "
         "for detectors, 224x224 for others)",
@@ -233,17 +233,6 @@ def _kinds(nodes: Mapping[str, int]) -> str:
     listed = sorted(nodes.items(), key=lambda item: (-item[1], item[0]))
     more = f" and {len(listed) - 4} kinds more" if len(listed) > 4 else ""
     return ", ".join(f"{count} {kind}" for kind, count in listed[:4]) + more
-
-
-def _size(text: str) -> tuple[int, int]:
-    """From "640" or "640x480", width x height."""
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a size such as 640 or 640x480")
-    width, height = int(sides[0][:9]), int(sides[-1][:9])
-    if not 1 <= min(width, height) <= max(width, height) <= _LARGEST_SIDE:
-        raise argparse.ArgumentTypeError(f"'{text}' is not within 1 to {_LARGEST_SIDE} pixels")
-    return width, height
 
 
 def _batch(text: str) -> int | str:

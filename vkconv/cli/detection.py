@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import vkconv
+from vkconv.cli.options import LARGEST_SIDE
 from vkconv.errors import InvalidInputError, InvalidModelError
 from vkconv.files import replacing
 from vkconv.image_inputs import ImageInput
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from vkconv.profiler import Profile
 
 __all__ = [
-    "LARGEST_SIDE",
     "SIZE_STEP",
     "Outcome",
     "Settings",
@@ -43,7 +43,6 @@ __all__ = [
 
 # The largest stride of the heads understood: an input that is a multiple has whole cells.
 SIZE_STEP = 32
-LARGEST_SIDE = 8192
 _OPEN_SIZE = (640, 640)
 _DTYPES = {
     "tensor(float)": "float32",

@@ -6,21 +6,24 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vkconv.cli.options import add_device
+from vkconv.cli.options import add_device, add_shape
 from vkconv.cli.terminal import Parser, console_on, guarded, one_line, printable
 from vkconv.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    import vkconv
     from vkconv.ir import Graph
 
 __all__ = ["main"]
 
 _LONGEST_VALUE = 200
+_HINT = "The model leaves sizes open: --shape NAME=N,N,... plans it for some."
 
 
 def main(argv: Sequence[str] | None = None, program: str = "vkconv inspect") -> int:
@@ -37,6 +40,7 @@ def _parser(program: str) -> Parser:
         "of another node (fused).",
     )
     parser.add_argument("model", metavar="MODEL", help="an ONNX or a plan file")
+    add_shape(parser)
     add_device(parser)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument(
@@ -51,10 +55,15 @@ def _parser(program: str) -> Parser:
 
 
 def _inspect(program: str, arguments: list[str]) -> int:
-    options = _parser(program).parse_args(arguments)
+    parser = _parser(program)
+    options = parser.parse_args(arguments)
+    if options.shape and options.after is not None:
+        parser.error("--shape goes with the placement or --plan, not with --after")
     from vkconv.plan_file import is_plan
 
     compiled = is_plan(options.model)
+    if options.shape and compiled:
+        raise InvalidInputError("a plan file has its sizes already; --shape takes an ONNX model")
     if options.after is not None:
         if compiled:
             raise InvalidInputError("a plan file holds no graph to show; inspect the ONNX model")
@@ -64,11 +73,11 @@ def _inspect(program: str, arguments: list[str]) -> int:
         _print_lines(describe_graph(options.model, after=after))
         return 0
 
-    import vkconv
-
     if options.plan:
-        with vkconv.InferenceSession(options.model, device=options.device) as session:
+        with _session(options) as session:
             _print_lines(session.describe_plan())
+            if not session.memory.plans:
+                print(_HINT)
             _print_lines(str(session.memory))
         return 0
 
@@ -84,6 +93,20 @@ def _inspect(program: str, arguments: list[str]) -> int:
     _print_contents(console, options.model, read_model(options.model))
     _print_placement(console, options)
     return 0
+
+
+@contextmanager
+def _session(options: argparse.Namespace) -> Iterator[vkconv.InferenceSession]:
+    """A session of the model; with ``--shape`` it has planned, and run on zeros, for these sizes
+    (what follows a node whose output size depends on data is planned by running)."""
+    import vkconv
+    from vkconv.cli.inputs import zeros_for
+
+    feeds = zeros_for(options.model, options.shape) if options.shape else None
+    with vkconv.InferenceSession(options.model, device=options.device) as session:
+        if feeds is not None:
+            session.warmup(feeds)
+        yield session
 
 
 def _print_contents(console: Console, path: str, graph: Graph) -> None:
@@ -127,6 +150,7 @@ def _print_contents(console: Console, path: str, graph: Graph) -> None:
 def _print_plan(console: Console, path: str) -> None:
     """What a plan file says of itself."""
     from vkconv.cli.report import format_bytes, print_pairs, print_table
+    from vkconv.image_inputs import ImageInputs
     from vkconv.plan_file import read_compiled
 
     made = read_compiled(path)
@@ -141,7 +165,11 @@ def _print_plan(console: Console, path: str) -> None:
         ("weights", f"{format_bytes(weights)}, packed"),
     ]
     print_pairs(console, [(heading, one_line(text)) for heading, text in pairs])
-    rows = [["input", one_line(name), str(type_)] for name, type_ in made.inputs]
+    pixels = ImageInputs(None, made.model_inputs, made.normalisation)
+    rows = [
+        ["input", one_line(name), str(pixels.type_of(name, type_))]
+        for name, type_ in made.model_inputs
+    ]
     rows += [["output", one_line(n), one_line(str(t or "unknown"))] for n, t in made.outputs]
     print_table(console, ["", "name", "type"], rows)
     if about.metadata:
@@ -150,12 +178,13 @@ def _print_plan(console: Console, path: str) -> None:
 
 
 def _print_placement(console: Console, options: argparse.Namespace) -> None:
-    import vkconv
     from vkconv.cli.report import describe_device, print_pairs, print_table
     from vkconv.errors import UnsupportedModelError
 
     try:
-        session = vkconv.InferenceSession(options.model, device=options.device)
+        with _session(options) as session:
+            placement, device = session.placement, describe_device(session.device)
+            is_planned = session.memory.plans > 0
     except UnsupportedModelError as error:
         rows = [
             [one_line(problem.node), one_line(problem.kind), one_line(problem.reason)]
@@ -164,17 +193,17 @@ def _print_placement(console: Console, options: argparse.Namespace) -> None:
         if rows:
             print_table(console, ["node that cannot be run", "operator", "reason"], rows)
         raise
-    with session:
-        rows = [
-            [one_line(text) for text in (record.node, record.op_type, record.where, record.detail)]
-            for record in session.placement
-        ]
-        print_table(console, ["node", "operator", "where", "kernel, target or reason"], rows)
-        counts = Counter(record.where for record in session.placement)
-        summary = ", ".join(f"{number} {where}" for where, number in counts.most_common())
-        device = describe_device(session.device)
-        console.print()
-        print_pairs(console, [("device", device), ("placed", summary or "no nodes")])
+    rows = [
+        [one_line(text) for text in (record.node, record.op_type, record.where, record.detail)]
+        for record in placement
+    ]
+    print_table(console, ["node", "operator", "where", "kernel, target or reason"], rows)
+    counts = Counter(record.where for record in placement)
+    summary = ", ".join(f"{number} {where}" for where, number in counts.most_common())
+    console.print()
+    print_pairs(console, [("device", device), ("placed", summary or "no nodes")])
+    if not is_planned:
+        console.print(_HINT)
 
 
 def _print_lines(text: str) -> None:

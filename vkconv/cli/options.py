@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["add_device", "add_shape"]
+__all__ = ["LARGEST_SIDE", "add_device", "add_shape", "picture_size"]
 
+#: pixels along a side of a picture that a network takes
+LARGEST_SIDE = 8192
 _MOST_DIGITS = 9  # no tensor has more elements along an axis than the 2**31 of GLSL's int
 
 
@@ -26,6 +28,17 @@ def add_shape(parser: argparse.ArgumentParser, purpose: str = "") -> None:
         metavar="NAME=N,N,...",
         help=f"the size of an input that the model leaves open{purpose}; once for each such input",
     )
+
+
+def picture_size(text: str) -> tuple[int, int]:
+    """Width and height in pixels, from "640" or "640x480"."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size such as 640 or 640x480")
+    width, height = int(sides[0][:_MOST_DIGITS]), int(sides[-1][:_MOST_DIGITS])
+    if not 1 <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
+        raise argparse.ArgumentTypeError(f"'{text}' is not within 1 to {LARGEST_SIDE} pixels")
+    return width, height
 
 
 class _Shapes(argparse.Action):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vkconv.cli.options import add_device
+from vkconv.cli.options import add_device, picture_size
 from vkconv.cli.terminal import Parser, console_on, guarded, printable
 
 if TYPE_CHECKING:
@@ -259,14 +259,9 @@ def _fraction(text: str) -> float:
 
 def _size(text: str) -> tuple[int, int]:
     """From "640" or "640x480" (width x height), each rounded up to the largest stride."""
-    from vkconv.cli.detection import LARGEST_SIDE, SIZE_STEP
+    from vkconv.cli.detection import SIZE_STEP
 
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a size such as 640 or 640x480")
-    width, height = int(sides[0][:9]), int(sides[-1][:9])
-    if not 1 <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
-        raise argparse.ArgumentTypeError(f"'{text}' is not within 1 to {LARGEST_SIDE} pixels")
+    width, height = picture_size(text)
     return -(-width // SIZE_STEP) * SIZE_STEP, -(-height // SIZE_STEP) * SIZE_STEP
 
 

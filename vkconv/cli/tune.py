@@ -4,7 +4,7 @@ keeps the fastest in the tuning record."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,7 @@ def _tune(program: str, arguments: list[str]) -> int:
     if not 0 < options.seconds < float("inf"):
         parser.error(f"--seconds takes a number above 0, not {options.seconds}")
 
+    from vkconv.cli.inputs import zeros_for
     from vkconv.cli.output import check_apart, check_writable
 
     if options.output is not None:
@@ -69,9 +70,11 @@ def _tune(program: str, arguments: list[str]) -> int:
 
     import vkconv
     from vkconv.errors import InvalidInputError
+    from vkconv.plan_file import is_plan
     from vkconv.tuning import Tuning, record_path
 
-    feeds = _feeds(options.model, options.shape)
+    # the session says what is wrong with a plan file
+    feeds = {} if is_plan(options.model) else zeros_for(options.model, options.shape)
     steps: list[Progress] = []
     device: vkconv.DeviceInfo | None = None
     try:
@@ -94,23 +97,6 @@ def _tune(program: str, arguments: list[str]) -> int:
         if steps or device is not None:
             _print_found(steps, device, record_path(options.output))
     return 0
-
-
-def _feeds(model: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Zeros for every input. Raises InvalidInputError where sizes do not fit, or are open."""
-    import numpy as np
-
-    from vkconv.compilation import concrete_types
-    from vkconv.loading import read_onnx
-    from vkconv.plan_file import is_plan
-
-    if is_plan(model):  # the session says what is wrong with that
-        return {}
-    types = concrete_types(read_onnx(model).inputs, shapes)
-    return {
-        name: np.full(t.dims, "", object) if t.dtype == "string" else np.zeros(t.dims, t.dtype)
-        for name, t in types.items()
-    }
 
 
 @contextmanager

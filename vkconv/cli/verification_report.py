@@ -28,6 +28,10 @@ def print_verification(console: Console, model: str, found: Verification) -> Non
         ("model", printable(model)),
         ("inputs", one_line(f"{fed or 'none'} ({found.described})")),
     ]
+    if found.tuned:
+        count = len(found.tuned)
+        about = f"{count} node{'s' * (count != 1)} by a kernel that the tuning record chose"
+        pairs.append(("tuned", about))
     print_pairs(console, pairs)
     rows = [_row(check) for check in found.checks]
     print_table(
@@ -59,6 +63,7 @@ def _row(check: NodeCheck) -> list[Any]:
         more = f" and {len(check.fused) - 1} more" if len(check.fused) > 1 else ""
         name += f" + {check.fused[0]}{more}"
     kernels = ", ".join(check.kernels) or check.where
+    kernels += " (tuned)" if check.tuned else ""
     worst = check.worst
     if worst is None:
         return [*map(one_line, (name, check.op_type, kernels)), "", "", check.skipped, Text("-")]
@@ -102,6 +107,7 @@ def _node_record(check: NodeCheck) -> dict[str, Any]:
         "op_type": check.op_type,
         "where": check.where,
         "kernels": list(check.kernels),
+        "tuned": list(check.tuned.values()),
         "fused": list(check.fused),
         "runs": check.runs,
         "holds": check.holds if worst is not None else None,

@@ -48,6 +48,11 @@ def _parser(program: str) -> Parser:
     )
     add_device(parser)
     parser.add_argument(
+        "--tuning",
+        metavar="RECORD.json",
+        help="the tuning record to choose kernels by, instead of VKCONV_TUNING or the user's own",
+    )
+    parser.add_argument(
         "--nodes-only",
         action="store_true",
         help="leave out the comparison of the outputs with those of the unchanged model, which "
@@ -101,6 +106,7 @@ def _verify(program: str, arguments: list[str]) -> int:
                 images=images,
                 end_to_end=not options.nodes_only,
                 tell=progress.tell,
+                tuning=options.tuning,
             )
         print_verification(console, options.model or "demo detector of vkconv", found)
         if options.bisect is not None:
@@ -184,8 +190,9 @@ def _bisect(
         # the whole model is fed as before; a part of it takes tensors
         fed = images if model is path else None
         made: Verification = verify(
-            model, feeds, device=options.device, images=fed, keep=tuple(keep), end_to_end=False
-        )
+            model, feeds, device=options.device, images=fed, keep=tuple(keep), end_to_end=False,
+            tuning=options.tuning,
+        )  # fmt: skip
         return made
 
     made = bisect(path, found, options.bisect, again)

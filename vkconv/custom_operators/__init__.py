@@ -24,16 +24,10 @@ from vkconv.custom_operators.guards import guard_methods
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.errors import BuildError, InvalidInputError, VkconvError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import (
-    OWN_DOMAINS,
-    REGISTRY,
-    Lowering,
-    Operator,
-    Tensor,
-    UnknownShapeError,
-    operator,
-)
 from vkconv.ops.grids import Grid, spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator, UnknownShapeError
+from vkconv.ops.registry import OWN_DOMAINS, REGISTRY, operator
 
 __all__ = [
     "Array",

@@ -8,7 +8,7 @@ import numpy as np
 
 from vkconv.errors import InvalidInputError
 from vkconv.ir import Array, Graph
-from vkconv.ops.base import Operator, has_method
+from vkconv.ops.operator import Operator, has_method
 
 #: how an attribute may be annotated: the spelling ``create`` knows -> Python types
 _ANNOTATIONS: dict[str, tuple[Any, ...]] = {

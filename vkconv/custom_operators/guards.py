@@ -10,7 +10,8 @@ from typing import Any
 from vkconv.dispatch import Dispatch
 from vkconv.errors import BuildError, InvalidModelError, VkconvError
 from vkconv.ir import DTYPES, Node, TensorType, Value
-from vkconv.ops.base import Operator, Tensor, UnknownShapeError, has_method
+from vkconv.ops.lowering import Tensor
+from vkconv.ops.operator import Operator, UnknownShapeError, has_method
 
 
 def guard_methods(title: str, cls: type) -> None:

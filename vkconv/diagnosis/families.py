@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vkconv.ir import Array, Graph, Node, TensorType, Value, constant
-from vkconv.ops.base import NEWEST_OPSET
+from vkconv.ops.registry import NEWEST_OPSET
 
 __all__ = ["FAMILIES", "Case", "family_graph"]
 

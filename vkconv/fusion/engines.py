@@ -17,7 +17,8 @@ from vkconv.device import open_device
 from vkconv.errors import InvalidInputError, VkconvError
 from vkconv.ir import Array, Graph, TensorType, Value
 from vkconv.onnx_reader import read_model
-from vkconv.ops.base import as_tuple, create, is_registered
+from vkconv.ops.operator import as_tuple
+from vkconv.ops.registry import create, is_registered
 from vkconv.passes import finish, infer_and_fold, unresolved
 from vkconv.plan import ConstantStore, make_plan
 

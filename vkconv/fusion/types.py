@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from vkconv.errors import InvalidModelError, UnsupportedModelError
 from vkconv.ir import Graph, Node, Opaque, TensorType, Value
-from vkconv.ops.base import check_inputs, create, find_operator
+from vkconv.ops.registry import check_inputs, create, find_operator
 from vkconv.passes import infer_and_fold
 from vkconv.placement import problems
 

@@ -9,11 +9,13 @@ here is handed on as ``Opaque``, so that the caller can list all of it.
     standard_functions  operators that only the standard's definition makes runnable become those
     graphs      GraphProto -> values and nodes in order
     tensors     TensorProto -> numpy arrays, external data among them
+    weights     large weights, read from the file straight into arrays
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from vkconv.ir import Graph
 from vkconv.onnx_reader.functions import inline_functions
 from vkconv.onnx_reader.graphs import GraphReader
 from vkconv.onnx_reader.standard_functions import IsKnown, expand_definitions
+from vkconv.onnx_reader.weights import Weights, without_weights
 
 __all__ = ["Source", "open_model", "read_graph", "read_model", "without_functions"]
 
@@ -36,12 +39,14 @@ _LARGEST_FILE = (1 << 31) - 1
 @dataclass(frozen=True)
 class Source:
     """A model as it was given: parsed, where its external data may lie (None: nowhere), what
-    messages call it, and whether the ModelProto is the caller's own, which must stay as it is."""
+    messages call it, and whether the ModelProto is the caller's own, which must stay as it is.
+    ``weights``: what was read beside it, with tokens in its place."""
 
     model: ModelProto
     folder: Path | None
     label: str
     is_callers: bool = False
+    weights: Weights = field(default_factory=dict)
 
 
 def read_model(source: Any, is_known: IsKnown | None = None) -> Graph:
@@ -50,7 +55,7 @@ def read_model(source: Any, is_known: IsKnown | None = None) -> Graph:
     With ``is_known`` (domain, op_type) operators that are not, but that the standard defines by
     others, are expanded; and calls of a local function stay where an operator is known for them.
     """
-    opened = without_functions(open_model(source), is_known)
+    opened = without_functions(_open(source, apart=True), is_known)
     if is_known is not None:
         model = expand_definitions(opened.model, is_known, opened.label)
         opened = replace(opened, model=model)
@@ -59,10 +64,16 @@ def read_model(source: Any, is_known: IsKnown | None = None) -> Graph:
 
 def open_model(source: Any) -> Source:
     """Parse a model from a path, bytes or an onnx.ModelProto. Raises InvalidModelError."""
-    model, folder, label = _parse(source)
+    return _open(source, apart=False)
+
+
+def _open(source: Any, apart: bool) -> Source:
+    """As ``open_model``. ``apart``: large weights of a file are read beside it."""
+    opened = _parse(source, apart)
+    model, label = opened.model, opened.label
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
         raise InvalidModelError(f"{label} holds no graph; is it an ONNX model, and whole?")
-    return Source(model, folder, label, is_callers=model is source)
+    return opened
 
 
 def without_functions(source: Source, is_known: IsKnown | None = None) -> Source:
@@ -75,15 +86,14 @@ def without_functions(source: Source, is_known: IsKnown | None = None) -> Source
 
 def read_graph(source: Source) -> Graph:
     """The graph node by node; calls of local functions are nodes of unknown operators."""
-    return GraphReader(source.model, source.folder, source.label).read()
+    return GraphReader(source.model, source.folder, source.label, weights=source.weights).read()
 
 
-def _parse(source: Any) -> tuple[ModelProto, Path | None, str]:
-    """The model, the folder of its external data, and what messages call it."""
+def _parse(source: Any, apart: bool) -> Source:
     if isinstance(source, ModelProto):
-        return source, None, "the model"
+        return Source(source, None, "the model", is_callers=True)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(bytes(source), "the model"), None, "the model"
+        return Source(_decode(bytes(source), "the model"), None, "the model")
     try:
         path = Path(source)
     except TypeError:
@@ -93,7 +103,7 @@ def _parse(source: Any) -> tuple[ModelProto, Path | None, str]:
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise InvalidModelError(f"'{path}' is larger than 2 GiB; no ONNX file is")
-        data = path.read_bytes()
+        data, weights = _contents(path, apart)
         folder = path.parent.resolve()
     except FileNotFoundError:
         raise InvalidModelError(f"no model file '{path}'; check the path") from None
@@ -101,7 +111,17 @@ def _parse(source: Any) -> tuple[ModelProto, Path | None, str]:
         # ValueError: a null character in the path; RuntimeError: a loop of links
         why = getattr(error, "strerror", None) or error
         raise InvalidModelError(f"model file '{path}' cannot be read: {why}") from None
-    return _decode(data, f"'{path}'"), folder, f"'{path}'"
+    return Source(_decode(data, f"'{path}'"), folder, f"'{path}'", weights=weights)
+
+
+def _contents(path: Path, apart: bool) -> tuple[bytes, Weights]:
+    """The file, or what is left of it without the weights that are read apart."""
+    with open(path, "rb") as file:
+        found = without_weights(file, os.fstat(file.fileno()).st_size) if apart else None
+        if found is not None:
+            return found
+        file.seek(0)
+        return file.read(), {}
 
 
 def _decode(data: bytes, label: str) -> ModelProto:

@@ -11,6 +11,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Dim, Graph, Names, Node, Opaque, TensorType, Value, constant
 from vkconv.onnx_reader.tensors import TensorReader, checked_dims, dtype_name, is_known, text
+from vkconv.onnx_reader.weights import Weights
 
 
 class GraphReader:
@@ -22,10 +23,17 @@ class GraphReader:
     """
 
     def __init__(
-        self, model: ModelProto, folder: Path | None, label: str, outer: GraphReader | None = None
+        self,
+        model: ModelProto,
+        folder: Path | None,
+        label: str,
+        outer: GraphReader | None = None,
+        weights: Weights | None = None,
     ) -> None:
         self._model, self._label = model, label
-        self._tensors = TensorReader(folder)
+        self._tensors: TensorReader = (
+            TensorReader(folder, weights) if outer is None else outer._tensors
+        )
         self._outer = outer
         self._folder = folder
         self.captured: dict[str, Value] = {}

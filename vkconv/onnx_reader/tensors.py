@@ -13,6 +13,7 @@ from onnx import SparseTensorProto, TensorProto, numpy_helper
 
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array
+from vkconv.onnx_reader.weights import TOKEN_BYTES, Weights
 
 #: a sparse tensor may not be larger than this: a short model can ask for any size
 SPARSE_LIMIT_BYTES = 256 << 20
@@ -60,16 +61,20 @@ def checked_dims(dims: Iterable[int], name: str) -> tuple[int, ...]:
 
 
 class TensorReader:
-    """``folder`` is where external data may lie; None for a model that came without a path."""
+    """``folder`` is where external data may lie; None for a model that came without a path.
+    ``weights``: raw data that is not in the model, by the tokens in its place."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, weights: Weights | None = None) -> None:
         self._folder = folder
+        self._weights = weights or {}
 
     def dense(self, tensor: TensorProto) -> Array:
         """The array of a tensor whose element type ``is_known``. Raises InvalidModelError."""
         name, dims = text(tensor.name), checked_dims(tensor.dims, text(tensor.name))
         if tensor.data_location == TensorProto.EXTERNAL:
             return self._external(tensor, dims)
+        if len(tensor.raw_data) == TOKEN_BYTES and tensor.raw_data in self._weights:
+            return self._apart(tensor, name, dims)
         try:
             # no allocation beyond the data: a shape that does not fit raises before
             return np.asarray(numpy_helper.to_array(tensor).reshape(dims))
@@ -78,6 +83,18 @@ class TensorReader:
             raise InvalidModelError(
                 f"tensor '{name}' of shape {dims} does not fit its data: {why}"
             ) from None
+
+    def _apart(self, tensor: TensorProto, name: str, dims: tuple[int, ...]) -> Array:
+        """The array of a weight that was read beside the model; a view of its bytes."""
+        raw = self._weights[tensor.raw_data]
+        kind = _DTYPES[tensor.data_type]
+        width = 0 if kind == "string" else np.dtype(kind).itemsize
+        if math.prod(dims) * width != raw.nbytes:
+            raise InvalidModelError(
+                f"tensor '{name}' of shape {dims} does not fit its data: {raw.nbytes} bytes"
+            )
+        data = raw.view(np.dtype(kind).newbyteorder("<"))
+        return np.asarray(data.astype(kind, copy=False).reshape(dims))
 
     def sparse(self, sparse: SparseTensorProto) -> Array:
         """The dense form: ``values`` at ``indices``: flat ones, or a row of coordinates each."""
@@ -95,11 +112,11 @@ class TensorReader:
             flat = np.ravel_multi_index(columns, shape, mode="raise")
             dense = np.zeros(math.prod(dims), values.dtype)
             dense[flat] = values
+            return dense.reshape(dims)
         except (ValueError, TypeError, IndexError):
             raise InvalidModelError(
                 f"sparse tensor '{name}': its indices do not fit its values or its shape {dims}"
             ) from None
-        return dense.reshape(dims)
 
     def _external(self, tensor: TensorProto, dims: tuple[int, ...]) -> Array:
         name = text(tensor.name)

@@ -7,7 +7,7 @@ import numpy as np
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import operator
+from vkconv.ops.registry import operator
 from vkconv.ops.unary import Unary, erf, sigmoid
 
 

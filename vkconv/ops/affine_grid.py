@@ -11,8 +11,11 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, known_ints, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import FLOATS, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import known_ints
 
 
 @operator("AffineGrid", since=(20,))

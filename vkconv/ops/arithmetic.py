@@ -12,16 +12,6 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import (
-    ARITHMETIC,
-    FLOATS,
-    INTEGERS,
-    Lowering,
-    Operator,
-    Tensor,
-    broadcast_shapes,
-    operator,
-)
 from vkconv.ops.binary import (
     BinaryOperator,
     broadcast_layout,
@@ -33,6 +23,10 @@ from vkconv.ops.binary import (
 )
 from vkconv.ops.binary_codes import Binary
 from vkconv.ops.float_mod import lower_float_mod
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import ARITHMETIC, FLOATS, INTEGERS, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import broadcast_shapes
 
 
 @operator("Add", since=(1, 6, 7, 13, 14))

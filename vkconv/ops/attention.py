@@ -14,9 +14,12 @@ from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.attention_kernels import Window, lower_attention
-from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, broadcast_shapes, operator
+from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.matmul import too_deep
+from vkconv.ops.operator import FLOATS, Operator
 from vkconv.ops.reduction_kernels import MOST_ITERATIONS
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import broadcast_shapes
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from vkconv.dispatch import Dispatch, View
 from vkconv.ir import TensorType, Value
-from vkconv.ops.base import FLOATS, Lowering, Tensor
 from vkconv.ops.copying import Dim, strided_copy
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.matrix_operands import Matrices
 from vkconv.ops.matrix_product import Epilogue, lower_product
+from vkconv.ops.operator import FLOATS
 from vkconv.ops.reduction_kernels import lanes_per_row
 
 #: ``STAGE_<name>`` of ``shaders/attention_softmax.comp``, which are the modes of qk_matmul_output

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, operator
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
 from vkconv.ops.pool_kernels import AVERAGE, AVERAGE_WITH_PADDING, pool
 from vkconv.ops.pool_window import PoolAttributes, padding, taps
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import ceil_div
+from vkconv.ops.window import Axis
+
+#: taps of a window up to which the kernel visits those in the padding too, where these count
+LARGEST_COUNTED = 1 << 16
 
 
 @operator("AveragePool", since=(1, 7, 10, 11, 19, 22))
@@ -49,24 +57,36 @@ class AveragePool(Operator):
     def reference(self, x: Array) -> Array:
         axes = self.window.axes(x.shape)
         kind = np.float64 if x.dtype == np.float64 else np.float32
-        widths = padding(axes)
-        padded = np.pad(x.astype(kind), widths)
-        counted = np.ones((1, 1, *x.shape[2:]), kind)
-        if self.count_include_pad:
-            declared = [(0, 0), (0, 0), *((a.begin, a.end) for a in axes)]
-            counted = np.pad(counted, declared, constant_values=1)
-            widths = [(0, w[1] - d[1]) for w, d in zip(widths, declared, strict=True)]
-        counted = np.pad(counted, widths)
+        count = np.ones((), kind)
+        for axis in axes:
+            count = np.multiply.outer(count, self._taps_counted(axis).astype(kind))
+        trimmed = tuple(a.trimmed for a in axes)
+        padded = np.pad(x.astype(kind), padding(trimmed))
         total = np.zeros((*x.shape[:2], *(a.out for a in axes)), kind)
-        count = np.zeros((1, 1, *total.shape[2:]), kind)
-        for window in taps(axes):
+        for window in taps(trimmed):
             total += padded[window]
-            count += counted[window]
         return np.asarray((total / np.maximum(count, 1)).astype(x.dtype))
+
+    def _taps_counted(self, axis: Axis) -> Array:
+        """How many taps of each window along an axis lie inside the input, or inside the input and
+        its declared padding."""
+        low, high = 0, axis.size
+        if self.count_include_pad:
+            low, high = -axis.begin, axis.size + axis.end
+        starts = [o * axis.stride - axis.begin for o in range(axis.out)]
+        first = [max(0, ceil_div(low - s, axis.dilation)) for s in starts]
+        end = [min(axis.kernel, ceil_div(high - s, axis.dilation)) for s in starts]
+        return np.array([max(0, e - f) for f, e in zip(first, end, strict=True)], np.float64)
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         if not 3 <= len(outputs[0].dims) <= 5:
             return f"no kernel for {len(outputs[0].dims) - 2} spatial dimensions"
+        x = inputs[0]
+        counted = prod(self.kernel_shape)
+        if x is not None and self.count_include_pad and counted > LARGEST_COUNTED:
+            axes = self.window.axes(x.dims)
+            if any(a.trimmed.kernel < a.kernel for a in axes):
+                return f"no kernel counts windows of {counted} taps that lie beyond the input"
         return None
 
     def layout(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> Layout:
@@ -80,4 +100,6 @@ class AveragePool(Operator):
             raise InvalidModelError("the input is missing")
         kind = AVERAGE_WITH_PADDING if self.count_include_pad else AVERAGE
         axes = self.window.axes(x.shape)
+        if not self.count_include_pad:
+            axes = tuple(a.trimmed for a in axes)
         return pool(ctx, ctx.operand(x, "c4"), y.on_device, axes, kind)

@@ -14,9 +14,12 @@ import numpy as np
 from vkconv.dispatch import Dispatch, c4_dims
 from vkconv.errors import InvalidModelError, UnsupportedModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, is_c4, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
 from vkconv.ops.packing import pad_axis
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import is_c4
 
 
 @operator("BatchNormalization", since=(1, 6, 7, 9, 14, 15))

@@ -8,7 +8,6 @@ vec4s or constant. ``scalar``: anything linear. Which dimensions are looped over
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -16,24 +15,18 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import (
-    ARITHMETIC,
-    Lowering,
-    Operator,
-    Tensor,
-    broadcast_shapes,
-    elementwise_layout,
-)
 from vkconv.ops.binary_codes import Binary
 from vkconv.ops.broadcasting import (
     KERNEL_DIMENSIONS,
     c4_walk,
     in_vec4s,
-    lane_dimensions,
     linear_walk,
+    walk_grid,
 )
-from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import ARITHMETIC, Operator
 from vkconv.ops.packing import pack_c4
+from vkconv.ops.shapes import broadcast_shapes, elementwise_layout
 
 
 class BinaryOperator(Operator):
@@ -135,10 +128,7 @@ def lower_binary(ctx: Lowering, function: Binary, a: View, b: View, y: View) -> 
             walk, splats = quarter
             axes["width"] = "vec4"
         walk = walk.padded()
-    over_lanes = lane_dimensions(walk)
-    rows = KERNEL_DIMENSIONS - over_lanes
-    width = prod(walk.size[rows:])
-    grid = spread(ctx.caps, width, prod(walk.size[3:rows]), prod(walk.size[:3]))
+    grid = walk_grid(ctx.caps, walk)
     return [
         ctx.dispatch(
             "binary",
@@ -153,7 +143,6 @@ def lower_binary(ctx: Lowering, function: Binary, a: View, b: View, y: View) -> 
             {
                 **grid.spec,
                 "kind": int(function),
-                "lane_dimensions": over_lanes,
                 "a_splat": int(splats[0]),
                 "b_splat": int(splats[1]),
                 "masked": int(masked),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -13,10 +12,12 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, broadcast_shapes, operator
 from vkconv.ops.binary import require_same_dtype, too_many_dimensions
-from vkconv.ops.broadcasting import KERNEL_DIMENSIONS, lane_dimensions, linear_walk
-from vkconv.ops.grids import spread
+from vkconv.ops.broadcasting import linear_walk, walk_grid
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import broadcast_shapes
 
 
 class Bitwise(IntEnum):
@@ -61,9 +62,7 @@ def lower_bitwise(ctx: Lowering, function: Bitwise, a: View, b: View, y: View) -
     if not y.span:
         return []
     walk = linear_walk(y.shape, (a.shape, b.shape)).padded()
-    over_lanes = lane_dimensions(walk)
-    rows = KERNEL_DIMENSIONS - over_lanes
-    grid = spread(ctx.caps, prod(walk.size[rows:]), prod(walk.size[3:rows]), prod(walk.size[:3]))
+    grid = walk_grid(ctx.caps, walk)
     return [
         ctx.dispatch(
             "bitwise",
@@ -72,7 +71,6 @@ def lower_bitwise(ctx: Lowering, function: Bitwise, a: View, b: View, y: View) -
             {
                 **grid.spec,
                 "kind": int(function),
-                "lane_dimensions": over_lanes,
                 "bits": min(np.dtype(y.dtype).itemsize * 8, 32),
                 "is_signed": int(not y.dtype.startswith("u")),
             },

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import View, c4_dims
+from vkconv.ops.grids import Grid, spread
 
 #: dimensions that the kernels' push constants have room for
 KERNEL_DIMENSIONS = 6
@@ -101,7 +103,16 @@ def c4_walk(result: View, operands: Sequence[View]) -> tuple[Walk, tuple[bool, .
     return walk.merged(2 if result.shape[1] % 4 else 0), tuple(splats[:-1])
 
 
-def lane_dimensions(walk: Walk) -> int:
+def walk_grid(caps: DeviceCaps, walk: Walk) -> Grid:
+    """A grid for the KERNEL_DIMENSIONS of a padded walk: the last ones, as many as the
+    specialization constant ``lane_dimensions`` says, over the lanes, the first three along z."""
+    over_lanes = _lane_dimensions(walk)
+    rows = KERNEL_DIMENSIONS - over_lanes
+    grid = spread(caps, prod(walk.size[rows:]), prod(walk.size[3:rows]), prod(walk.size[:3]))
+    return Grid(grid.count, {**grid.spec, "lane_dimensions": over_lanes})
+
+
+def _lane_dimensions(walk: Walk) -> int:
     """How many of the last dimensions run over the lanes: more of them where the innermost are
     short."""
     count = 1

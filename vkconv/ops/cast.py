@@ -17,8 +17,11 @@ from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import DTYPES, Array, Layout, TensorType, Value
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import DEVICE_DTYPES, FLOATS, Lowering, Operator, Tensor, is_c4, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, FLOATS, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import is_c4
 from vkconv.ops.unary import lower_unary
 
 

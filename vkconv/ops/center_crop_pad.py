@@ -9,17 +9,11 @@ from typing import ClassVar
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, Node, TensorType, Value
-from vkconv.ops.base import (
-    DEVICE_DTYPES,
-    Lowering,
-    Operator,
-    Tensor,
-    create,
-    known_ints,
-    normalise_axis,
-    operator,
-)
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, Operator
 from vkconv.ops.pad import Pad
+from vkconv.ops.registry import create, operator
+from vkconv.ops.shapes import known_ints, normalise_axis
 
 Shape = tuple[int, ...]
 

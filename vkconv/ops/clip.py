@@ -11,7 +11,10 @@ from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import ARITHMETIC, Lowering, Operator, Tensor, is_c4, operator
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import ARITHMETIC, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import is_c4
 from vkconv.ops.unary import Unary, lower_unary
 from vkconv.ops.unary_int import IntegerFunction, lower_unary_int
 

@@ -12,9 +12,12 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, known_ints, operator
 from vkconv.ops.conv_geometry import conv_axes
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import FLOATS, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import known_ints
 from vkconv.ops.window import Axis
 
 Shape = tuple[int, ...]

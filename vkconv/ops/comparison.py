@@ -8,9 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import DEVICE_DTYPES, broadcast_shapes, operator
 from vkconv.ops.binary import BinaryOperator, require_same_dtype
 from vkconv.ops.binary_codes import Binary
+from vkconv.ops.operator import DEVICE_DTYPES
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import broadcast_shapes
 
 
 class Comparison(BinaryOperator):

@@ -10,16 +10,11 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import (
-    DEVICE_DTYPES,
-    FLOATS,
-    Lowering,
-    Operator,
-    Tensor,
-    normalise_axis,
-    operator,
-)
 from vkconv.ops.copying import Dim, c4_strides, channel_copy, row_major, strided_copy
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, FLOATS, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import normalise_axis
 
 
 @operator("Concat", since=(1, 4, 11, 13))

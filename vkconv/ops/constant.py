@@ -8,7 +8,9 @@ import numpy as np
 
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import Operator, known_ints, operator
+from vkconv.ops.operator import Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import known_ints
 
 
 @operator("Constant", since=(1, 9, 11, 12, 13, 19, 21, 23, 24, 25))

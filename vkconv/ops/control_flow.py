@@ -17,7 +17,8 @@ import numpy as np
 
 from vkconv.errors import InvalidInputError, InvalidModelError, UnsupportedModelError, VkconvError
 from vkconv.ir import Array, Graph, TensorType, Value
-from vkconv.ops.base import Operator, UnknownShapeError, as_tuple, create, operator
+from vkconv.ops.operator import Operator, UnknownShapeError, as_tuple
+from vkconv.ops.registry import create, operator
 
 #: runs a graph once: its inputs in order to its outputs in order
 RunGraph: TypeAlias = Callable[[list[Array]], list[Array]]
@@ -50,6 +51,15 @@ def flag(array: Array, what: str) -> bool:
     return bool(array.reshape(()))
 
 
+def trip_count(trips: Array | None) -> int | None:
+    """How often a loop runs at most; None where its condition alone ends it."""
+    if trips is None:
+        return None
+    if trips.size != 1:
+        raise InvalidModelError(f"the trip count has shape {trips.shape}, not a scalar's")
+    return int(trips.reshape(()))
+
+
 @operator("If", since=(1, 11, 13, 16, 19, 21, 23, 24, 25))
 class If(Operator):
     """The outputs of ``then_branch`` where the condition holds, else those of ``else_branch``."""
@@ -59,13 +69,17 @@ class If(Operator):
     captured: int = 0
 
     def infer(self, cond: Value, *captured: Value) -> tuple[TensorType, ...]:
+        self.check(len(captured))
+        raise UnknownShapeError(f"condition '{cond.name}' is computed by the model", cond)
+
+    def check(self, given: int) -> None:
+        """``given``: how many inputs the node has behind the condition."""
         for name, branch in (("then", self.then_branch), ("else", self.else_branch)):
-            if len(branch.outputs) != self.output_count or len(branch.inputs) != len(captured):
+            if len(branch.outputs) != self.output_count or len(branch.inputs) != given:
                 raise InvalidModelError(
                     f"its {name}_branch has {len(branch.inputs) - self.captured} inputs and "
                     f"{len(branch.outputs)} outputs, not none and {self.output_count}"
                 )
-        raise UnknownShapeError(f"condition '{cond.name}' is computed by the model", cond)
 
     def branch(self, cond: Array) -> Graph:
         return self.then_branch if flag(cond, "the condition") else self.else_branch
@@ -134,7 +148,7 @@ class Loop(Repeated):
         values = [x for x in given if x is not None]
         state, captured = values[: self.state_count()], values[self.state_count() :]
         going_on = cond is None or flag(cond, "the condition")
-        last = None if trips is None else int(trips.reshape(-1)[0])
+        last = trip_count(trips)
         scans: list[list[Array]] = [[] for _ in self.body.outputs[1 + len(state) :]]
         for i in count():
             if not going_on or (last is not None and i >= last):

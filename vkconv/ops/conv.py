@@ -13,11 +13,13 @@ from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, operator
 from vkconv.ops.conv_epilogue import Epilogue
 from vkconv.ops.conv_geometry import check_operands, conv_axes
 from vkconv.ops.conv_kernels import lower_conv
 from vkconv.ops.fused_activation import apply_activation
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import FLOATS, Operator
+from vkconv.ops.registry import operator
 from vkconv.ops.window import Axis
 
 
@@ -97,7 +99,7 @@ class Conv(Convolution):
 @operator("Conv", since=(1,), domain="vkconv")
 class FusedConv(Convolution):
     """Conv with an epilogue: activation(conv + r), or activation(conv) + r when ``residual`` is
-    "last"."""
+    "last". ``scale`` (N, C, 1...) multiplies the channels of x before."""
 
     auto_pad: str = "NOTSET"
     dilations: tuple[int, ...] | None = None
@@ -111,13 +113,28 @@ class FusedConv(Convolution):
     residual: str = ""
 
     def infer(
-        self, x: Value, weight: Value, bias: Value | None = None, residual: Value | None = None
+        self,
+        x: Value,
+        weight: Value,
+        bias: Value | None = None,
+        residual: Value | None = None,
+        scale: Value | None = None,
     ) -> TensorType:
+        factors = (*x.dims[:2], *[1] * (len(x.dims) - 2))
+        if scale is not None and scale.dims != factors:
+            raise InvalidModelError(f"scale has shape {scale.dims}, expected {factors}")
         return self.infer_conv(x, weight, bias)
 
     def reference(
-        self, x: Array, weight: Array, bias: Array | None = None, residual: Array | None = None
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None = None,
+        residual: Array | None = None,
+        scale: Array | None = None,
     ) -> Array:
+        if scale is not None:
+            x = x * scale
         y = convolve(x, weight, bias, self.axes(x.shape, weight.shape), self.group)
         if residual is not None and self.residual == "first":
             y = y + residual
@@ -126,16 +143,21 @@ class FusedConv(Convolution):
         )
         return y + residual if residual is not None and self.residual == "last" else y
 
+    def flops(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> int:
+        x, scaled = inputs[0], len(inputs) > 4 and inputs[4] is not None
+        assert x is not None
+        return super().flops(inputs, outputs) + (x.known_type.size if scaled else 0)
+
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
     ) -> list[Dispatch]:
-        x, weight, bias, residual = [*inputs, None, None][:4]
+        x, weight, bias, residual, scale = [*inputs, None, None, None][:5]
         assert x is not None and weight is not None
         epilogue = Epilogue(
             self.activation, self.activation_alpha, self.activation_beta, self.residual, residual
         )
         axes = self.axes(x.shape, weight.shape)
-        return lower_conv(ctx, x, weight, bias, outputs[0], axes, self.group, epilogue)
+        return lower_conv(ctx, x, weight, bias, outputs[0], axes, self.group, epilogue, scale=scale)
 
 
 def convolve(

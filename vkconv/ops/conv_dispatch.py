@@ -4,17 +4,23 @@ specialization constants and grid."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import gcd, prod
 
 from vkconv.dispatch import Dispatch, Number, PushValue, View, c4_dims
-from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.conv_epilogue import Epilogue
 from vkconv.ops.conv_problem import ONE, Choice, Problem
+from vkconv.ops.lowering import Lowering
+from vkconv.ops.shapes import ceil_div
 from vkconv.ops.window import Axis
 
 #: kernels whose weights are packed by ``pack_lanes``
 LANE_KERNELS = ("depthwise_conv2d", "depthwise_conv2d_4x1", "grouped_conv")
 #: kernels with a shuffle axis
-SHUFFLING = ("conv2d_1x1", "conv2d")
+SHUFFLING = ("conv2d_1x1", "conv2d", "conv_transpose2d")
+#: kernels of one phase a workgroup (``include/phases.glsl``)
+SUB_PIXEL = ("conv_transpose2d", "conv_transpose2d_8x4")
+#: kernels that can multiply their input's channels by factors, of one more buffer
+SCALING = ("conv2d_1x1", "conv2d_8x4", "conv2d_shared")
 
 
 def conv_dispatch(
@@ -26,11 +32,13 @@ def conv_dispatch(
     channels: int,
 ) -> Dispatch:
     """``choice.kernel`` (none of the Winograd forms) on x, weights packed for it, residual and y;
-    ``channels`` of y over all groups."""
+    ``channels`` of y over all groups. For a kernel of SCALING there may be a ``scale`` too."""
     push = _push(problem, choice) | epilogue.push(channels)
     spec = _spec(problem, choice) | epilogue.spec(channels) | {"local_size_x": choice.lanes}
     shuffle = "on" if choice.shuffle else "off"
     axes = {"shuffle": shuffle} if choice.kernel in SHUFFLING else {}
+    if choice.kernel in SCALING:
+        axes["scale"] = "on" if "scale" in buffers else "off"
     return ctx.dispatch(choice.kernel, buffers, push, spec, _grid(problem, choice), **axes)
 
 
@@ -59,7 +67,7 @@ def _push(problem: Problem, choice: Choice) -> dict[str, PushValue]:
         "tiles": _tiles(problem, choice),
     }
     if choice.kernel == "conv2d_1x1":
-        return blocks | {"pixels": problem.out_pixels}
+        return blocks | _push_pixels(problem)
     if choice.kernel in ("conv3d", "grouped_conv"):
         channels = {"in_channels": problem.in_channels, "out_channels": problem.out_channels}
         return _push_axes(problem.axes) | (blocks if choice.kernel == "conv3d" else channels)
@@ -73,6 +81,8 @@ def _push(problem: Problem, choice: Choice) -> dict[str, PushValue]:
     }
     if choice.kernel == "depthwise_conv2d":
         return maps
+    if choice.kernel in SUB_PIXEL:
+        return blocks | maps | {"kernel_h": ay.kernel, "kernel_w": ax.kernel}
     rows: dict[str, PushValue] = {
         "kernel_h": ay.kernel,
         "stride_y": ay.stride,
@@ -88,6 +98,18 @@ def _push(problem: Problem, choice: Choice) -> dict[str, PushValue]:
     if choice.kernel == "depthwise_conv2d_4x1":
         return maps | rows | columns
     return blocks | maps | rows | columns
+
+
+def _push_pixels(problem: Problem) -> dict[str, PushValue]:
+    """Where ``conv2d_1x1`` finds the input pixel of an output pixel."""
+    return {
+        "pixels": problem.out_pixels,
+        "in_pixels": prod(a.size for a in problem.axes),
+        "origin": -problem.y.begin * problem.x.size - problem.x.begin,
+        "out_width": problem.x.out,
+        "row_step": problem.y.stride * problem.x.size,
+        "column_step": problem.x.stride,
+    }
 
 
 def _push_axes(axes: Sequence[Axis]) -> dict[str, PushValue]:
@@ -115,7 +137,13 @@ def _spec(problem: Problem, choice: Choice) -> dict[str, Number]:
         return {"WIDE": int(choice.output_tile == 8), "POINTWISE": int(problem.is_pointwise)}
     if choice.kernel == "conv2d_shared":
         return {"SPLIT": choice.lanes // 64}
+    if choice.kernel == "conv_transpose2d_8x4":
+        return {"WIDE": int(choice.output_tile == 8), **_phases("Y", ay), **_phases("X", ax)}
     tile: dict[str, Number] = {"OUTPUT_TILE": choice.output_tile, "PIXELS": choice.pixels}
+    if choice.kernel == "conv2d_1x1":
+        tile["STRIDED"] = int(not problem.is_pointwise)
+    if choice.kernel == "conv_transpose2d":
+        tile |= _phases("Y", ay) | _phases("X", ax)
     if choice.kernel == "conv3d":
         tile["TRANSPOSED"] = int(problem.transposed)
     if choice.kernel == "conv2d":
@@ -125,6 +153,18 @@ def _spec(problem: Problem, choice: Choice) -> dict[str, Number]:
     return tile
 
 
+def _phases(suffix: str, axis: Axis) -> dict[str, Number]:
+    """What ``include/phases.glsl`` wants to know of an axis."""
+    common = gcd(axis.stride, axis.dilation)
+    step = axis.stride // common
+    return {
+        f"STRIDE_{suffix}": axis.stride,
+        f"DILATION_{suffix}": axis.dilation,
+        f"COMMON_{suffix}": common,
+        f"INVERSE_{suffix}": pow(axis.dilation // common, -1, step) if step > 1 else 0,
+    }
+
+
 def _grid(problem: Problem, choice: Choice) -> tuple[int, int, int]:
     ay, ax = _flattened(problem, choice)
     _, blocks, _, _ = c4_dims((1, problem.out_channels * problem.groups))
@@ -132,7 +172,11 @@ def _grid(problem: Problem, choice: Choice) -> tuple[int, int, int]:
         columns, rows = ceil_div(problem.out_pixels, choice.pixels), 1
     elif choice.kernel == "conv2d_shared":
         return ceil_div(problem.out_pixels, choice.pixels), _groups(problem, choice), problem.batch
-    elif problem.transposed and choice.kernel != "grouped_conv":
+    elif choice.kernel in SUB_PIXEL:
+        columns = ceil_div(ceil_div(ax.out, ax.stride), choice.pixels)
+        chunks = ceil_div(columns * ceil_div(ay.out, ay.stride), choice.lanes)
+        return chunks * ay.stride * ax.stride, _groups(problem, choice), problem.batch
+    elif problem.transposed and choice.kernel == "conv3d":
         columns = ax.stride * ceil_div(ceil_div(ax.out, ax.stride), choice.pixels)
         rows = problem.z.out * ay.out
     elif choice.kernel == "depthwise_conv2d":

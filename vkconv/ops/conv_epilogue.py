@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from vkconv.dispatch import View
+from vkconv.dispatch import Dispatch, View
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import Lowering, Tensor
+from vkconv.ops.binary import lower_binary
+from vkconv.ops.binary_codes import Binary
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.unary import lower_unary
 
 RESIDUAL_CODES = {"": 0, "first": 1, "last": 2}
+#: storage buffers of a kernel that has four without a residual; Vulkan guarantees four
+RESIDUAL_BUFFERS = 5
 
 
 @dataclass(frozen=True)
@@ -34,3 +39,21 @@ class Epilogue:
     def view(self, ctx: Lowering) -> View | None:
         """The residual's view in C4."""
         return None if self.residual_tensor is None else ctx.operand(self.residual_tensor, "c4")
+
+    # --- without a residual's place in the kernel ------------------------------------------------
+
+    def before_residual(self) -> Epilogue:
+        """What a kernel computes that does not take the residual."""
+        kept = Epilogue() if self.residual == "first" else self
+        return replace(kept, residual="", residual_tensor=None)
+
+    def lower_residual(self, ctx: Lowering, x: View, y: View) -> list[Dispatch]:
+        """What is left to do with the result ``x`` of ``before_residual``, by dispatches of its
+        own."""
+        residual = self.view(ctx)
+        assert residual is not None
+        steps = lower_binary(ctx, Binary.ADD, x, residual, y)
+        if self.residual == "first" and self.activation != Activation.NONE:
+            kind = Activation(self.activation)
+            steps += lower_unary(ctx, y, y, kind, self.alpha, self.beta)
+        return steps

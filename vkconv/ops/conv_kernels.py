@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch
-from vkconv.ops.base import Lowering, Tensor
-from vkconv.ops.conv_dispatch import LANE_KERNELS, conv_dispatch
+from vkconv.ops.binary import lower_binary
+from vkconv.ops.binary_codes import Binary
+from vkconv.ops.conv_dispatch import LANE_KERNELS, SCALING, conv_dispatch
 from vkconv.ops.conv_epilogue import Epilogue
-from vkconv.ops.conv_problem import ONE, Problem
+from vkconv.ops.conv_problem import ONE, Choice, Problem
 from vkconv.ops.conv_selection import select_kernel
 from vkconv.ops.conv_weights import WeightFormat, packed_weights
+from vkconv.ops.lowering import Lowering, Tensor, c4_scratch
 from vkconv.ops.window import Axis
 from vkconv.ops.winograd import lower_winograd
+
+#: storage buffers of a convolution with scale; Vulkan guarantees four
+SCALED_BUFFERS = 5
 
 
 def lower_conv(
@@ -26,9 +32,14 @@ def lower_conv(
     epilogue: Epilogue,
     *,
     transposed: bool = False,
+    scale: Tensor | None = None,
 ) -> list[Dispatch]:
     """A convolution in C4 with weights (M, C/group, kernel...), or (C, M/group, kernel...) when
-    ``transposed``; those that the model computes are packed by a dispatch of their own."""
+    ``transposed``; those that the model computes are packed by a dispatch of their own.
+
+    scale (N, C, 1...), C4: factors of x. Where the kernel has no place for them, or the device too
+    few bindings, x is multiplied by a dispatch of its own.
+    """
     if 0 in y.shape:
         return []
     axis_z, axis_y, axis_x = (ONE,) * (3 - len(axes)) + tuple(axes)
@@ -44,6 +55,10 @@ def lower_conv(
         constant=weight.array is not None and (bias is None or bias.array is not None),
     )
     choice = select_kernel(problem, ctx.caps, ctx.choices)
+    if scale is not None and not _takes_scale(choice, ctx.caps):
+        x, before = _multiplied(ctx, x, scale)
+        after = lower_conv(ctx, x, weight, bias, y, axes, groups, epilogue, transposed=transposed)
+        return [*before, *after]
     if choice.is_winograd:
         return lower_winograd(ctx, x, weight, bias, y, problem, choice, epilogue)
     tile = 0 if choice.kernel in LANE_KERNELS else choice.output_tile
@@ -54,4 +69,17 @@ def lower_conv(
         "residual": epilogue.view(ctx),
         "y": y.on_device,
     }
+    if scale is not None:
+        buffers["scale"] = ctx.operand(scale, "c4")
     return [*steps, conv_dispatch(ctx, problem, choice, buffers, epilogue, y.shape[1])]
+
+
+def _takes_scale(choice: Choice, caps: DeviceCaps) -> bool:
+    return choice.kernel in SCALING and caps.max_storage_buffers >= SCALED_BUFFERS
+
+
+def _multiplied(ctx: Lowering, x: Tensor, scale: Tensor) -> tuple[Tensor, list[Dispatch]]:
+    """x * scale in memory of its own, and the dispatch that writes it."""
+    view = c4_scratch(ctx, x.shape, "scaled input")
+    a, b = (ctx.operand(tensor, "c4") for tensor in (x, scale))
+    return Tensor(x.value, view), lower_binary(ctx, Binary.MUL, a, b, view)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vkconv.ops.base import ceil_div
+from vkconv.ops.shapes import ceil_div
 from vkconv.ops.window import Axis
 
 #: an axis that is not there
@@ -89,7 +89,21 @@ class Problem:
 
     @property
     def is_pointwise(self) -> bool:
-        return all(a.kernel == a.stride == 1 and a.begin == a.end == 0 for a in self.axes)
+        """1x1, stride 1, not padded: transposed or not, it is the same."""
+        return all(
+            a.kernel == a.stride == 1 and a.begin == a.end == 0 and a.out == a.size
+            for a in self.axes
+        )
+
+    @property
+    def is_matrix_product(self) -> bool:
+        """Each output pixel is a product with one input pixel: pointwise, or 1x1 on a flat map of
+        which it leaves out pixels by its stride or by negative padding."""
+        inside = all(
+            a.kernel == 1 and a.begin <= 0 and (a.out - 1) * a.stride - a.begin < a.size
+            for a in self.axes
+        )
+        return self.is_pointwise or (self.is_flat and not self.transposed and inside)
 
     @property
     def is_depthwise(self) -> bool:

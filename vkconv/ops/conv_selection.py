@@ -12,8 +12,8 @@ from dataclasses import replace
 from itertools import product
 
 from vkconv.capabilities import DeviceCaps
-from vkconv.ops.base import ceil_div
 from vkconv.ops.conv_problem import ONE, Choice, Problem
+from vkconv.ops.shapes import ceil_div
 
 __all__ = ["ONE", "SHUFFLE_LANES", "Choice", "Problem", "candidates", "select_kernel"]
 
@@ -27,12 +27,14 @@ SHARED_BYTES = 16384
 FILLED = {"discrete": 8192}
 FILLED_ELSEWHERE = 2048
 #: products (of a weight and a pixel) in the time that two more dispatches take on lavapipe
-TWO_DISPATCHES = 1.6e6
-#: kernels that multiply matrices: they serve Winograd too
+TWO_DISPATCHES = 2.1e6
+#: channels, in and out, whose products take lavapipe as long as Winograd's transforms of a patch
+WITH_SHUFFLES, WITHOUT_SHUFFLES = 58.0, 33.0
 #: windows beyond these go to kernels that loop over them: columns of a dense kernel, taps of a
 #: depthwise one, and what a row of four results spans in x
 MOST_COLUMNS, MOST_TAPS, MOST_SPAN = 31, 121, 256
-PRODUCTS = ("conv2d_1x1", "conv2d_8x4", "conv2d_shared")
+#: phases of a transposed convolution, each of which takes workgroups of its own
+MOST_PHASES = 1024
 
 
 def select_kernel(
@@ -76,12 +78,10 @@ def _considered(problem: Problem, caps: DeviceCaps) -> list[Choice]:
         ]
     if not problem.has_whole_groups:
         return [Choice("grouped_conv", 4, 1, size) for size in sizes]
-    if problem.transposed or not (problem.is_flat or problem.is_pointwise):
-        kernel = "conv_transpose2d" if problem.is_flat else "conv3d"
+    if _is_spatial(problem):
         tiles = [(tile, pixels) for tile in _tiles(problem, (4, 8)) for pixels in (2, 4)]
-        return [Choice(kernel, *tile, size) for tile, size in product(tiles, sizes)]
-    plain = "conv2d_1x1" if problem.is_pointwise else "conv2d"
-    direct = _products(problem, caps, plain, sizes)
+        return [Choice("conv3d", *tile, size) for tile, size in product(tiles, sizes)]
+    direct = _products(problem, caps, _plain(problem), sizes)
     sums = [c for c in _products(problem, caps, "conv2d_1x1", sizes) if c.output_tile >= 8]
     return direct + [
         replace(c, kernel=kernel, multiply=c.kernel)
@@ -94,10 +94,9 @@ def _considered(problem: Problem, caps: DeviceCaps) -> list[Choice]:
 def _products(problem: Problem, caps: DeviceCaps, plain: str, sizes: list[int]) -> list[Choice]:
     """Tiles of the kernels that multiply channels by weights; ``plain`` is the one with tiles by
     specialization constants."""
-    found = [
-        Choice("conv2d_8x4", tile, 4, size) for tile in _tiles(problem, (4, 8)) for size in sizes
-    ]
-    if _shared_fits(caps):
+    small = _written_out(problem)
+    found = [Choice(small, tile, 4, size) for tile in _tiles(problem, (4, 8)) for size in sizes]
+    if _shared_fits(caps) and not _is_sub_pixel(problem):
         found += [Choice("conv2d_shared", SHARED_TILE, SHARED_TILE, n) for n in _shared_lanes(caps)]
     if not _unrolls(problem, caps):
         return found
@@ -126,18 +125,20 @@ def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
         return min(_depthwise_tiles(problem, caps), key=lambda c: _depthwise_cost(problem, c))
     if not problem.has_whole_groups:
         return Choice("grouped_conv", 4, 1, min(lanes * 4, caps.max_workgroup_invocations))
-    if problem.transposed or not (problem.is_flat or problem.is_pointwise):
-        kernel = "conv_transpose2d" if problem.is_flat else "conv3d"
-        return Choice(kernel, _tiles(problem, (4, 8))[-1], 4, lanes)
+    if _is_spatial(problem):
+        return Choice("conv3d", _tiles(problem, (4, 8))[-1], 4, lanes)
     if not cpu:
         return _on_gpu(problem, caps, lanes)
     if not _unrolls(problem, caps):
-        return Choice("conv2d_8x4", _tiles(problem, (4, 8))[-1], 4, lanes)
+        return Choice(_written_out(problem), _tiles(problem, (4, 8))[-1], 4, lanes)
     tile = _cpu_tile(problem, caps)
     plain = Choice("conv2d_1x1", tile, 4, lanes, _shuffles(caps, tile, lanes))
-    if problem.is_pointwise:
+    if problem.is_matrix_product:
         return replace(plain, pixels=_pixels(problem.out_pixels, plain))
-    direct = replace(plain, kernel="conv2d", pixels=_pixels(problem.x.out, replace(plain, lanes=1)))
+    # these kernels have the pixels of an invocation in one row, of one phase
+    columns = ceil_div(problem.x.out, problem.x.stride) if problem.transposed else problem.x.out
+    pixels = _pixels(columns, replace(plain, lanes=1))
+    direct = replace(plain, kernel=_plain(problem), pixels=pixels)
     return _winograd(problem, caps, plain, direct)
 
 
@@ -147,19 +148,44 @@ def _on_gpu(problem: Problem, caps: DeviceCaps, lanes: int) -> Choice:
     nothing here was measured on a GPU."""
     most = problem.batch * problem.groups * problem.out_pixels * problem.out_channels
     pays = problem.out_channels >= 48 and most >= 16 * SHARED_TILE * SHARED_TILE
-    if caps.kind == "discrete" and _shared_fits(caps) and pays:
+    if caps.kind == "discrete" and _shared_fits(caps) and pays and not _is_sub_pixel(problem):
         return Choice("conv2d_shared", SHARED_TILE, SHARED_TILE, _shared_lanes(caps)[-1])
     wanted = FILLED.get(caps.kind, FILLED_ELSEWHERE)
     [*_, wide] = _tiles(problem, (4, 8))
-    plain = "conv2d_1x1" if problem.is_pointwise else "conv2d"
+    plain, small = _plain(problem), _written_out(problem)
     for kernel, tile, pixels in (
-        ("conv2d_8x4", wide, 4),
-        ("conv2d_8x4", 4, 4),
+        (small, wide, 4),
+        (small, 4, 4),
         (plain, 4, 2),
     ):
         if most >= wanted * tile * pixels:
             return Choice(kernel, tile, pixels, lanes)
     return Choice(plain, 4, 1, lanes)
+
+
+def _is_spatial(problem: Problem) -> bool:
+    """Whether it takes the kernel with three axes: depth, or more phases of a transposed
+    convolution than are worth a workgroup each."""
+    if problem.is_pointwise:
+        return False
+    many = problem.transposed and problem.y.stride * problem.x.stride > MOST_PHASES
+    return many or not problem.is_flat
+
+
+def _plain(problem: Problem) -> str:
+    """The kernel with tiles by specialization constants."""
+    if problem.is_matrix_product:
+        return "conv2d_1x1"
+    return "conv_transpose2d" if problem.transposed else "conv2d"
+
+
+def _written_out(problem: Problem) -> str:
+    """Its sibling for GPUs, and for compilers that do not unroll."""
+    return "conv_transpose2d_8x4" if _is_sub_pixel(problem) else "conv2d_8x4"
+
+
+def _is_sub_pixel(problem: Problem) -> bool:
+    return problem.transposed and not problem.is_pointwise
 
 
 def _winograd(problem: Problem, caps: DeviceCaps, multiply: Choice, direct: Choice) -> Choice:
@@ -177,15 +203,17 @@ def _winograd(problem: Problem, caps: DeviceCaps, multiply: Choice, direct: Choi
     columns = ceil_div(problem.x.out, direct.pixels) * problem.y.out
     lanes = ceil_div(columns, direct.lanes) * direct.lanes
     least = problem.batch * lanes * direct.pixels * 9.0
-    few = max(1.0, 0.72 + 13.7 / problem.out_channels + 8.3 / problem.in_channels)
+    rate = WITH_SHUFFLES if multiply.shuffle else WITHOUT_SHUFFLES
+    transforms = rate * (0.62 / problem.out_channels + 0.38 / problem.in_channels)
     more = TWO_DISPATCHES / (problem.in_channels * problem.out_channels)
-    for edge, saving in ((4, 1.5), (2, 1.6)):
+    for edge, products, share in ((4, 1.5, 1.0), (2, 1.3, 0.55)):
         if not _winograd_fits(problem, caps, edge):
             continue
         patches = problem.patches(edge)
         pixels = _pixels(patches, multiply)
         unit = pixels * multiply.lanes
-        cost = saving * few * ceil_div(patches, unit) * unit * (edge + 2) ** 2 + more
+        each = products + share * transforms
+        cost = each * ceil_div(patches, unit) * unit * (edge + 2) ** 2 + more
         if cost < least:
             least = cost
             best = replace(
@@ -244,7 +272,8 @@ def _unrolls(problem: Problem, caps: DeviceCaps) -> bool:
     columns = (problem.x.kernel - 1) * problem.x.dilation + 3 * problem.x.stride + 1
     taps = problem.x.kernel * (problem.y.kernel if problem.is_depthwise else 1)
     written = taps <= (MOST_TAPS if problem.is_depthwise else MOST_COLUMNS)
-    return caps.unrolls_loops and (problem.is_pointwise or (written and columns <= MOST_SPAN))
+    loops = problem.is_matrix_product or (problem.transposed and problem.is_flat)
+    return caps.unrolls_loops and (loops or (written and columns <= MOST_SPAN))
 
 
 def _shuffles(caps: DeviceCaps, tile: int, lanes: int) -> bool:
@@ -275,8 +304,11 @@ def _pixels(extent: int, choice: Choice) -> int:
 
     With shuffles 4 or 5, but not 5 with 32 outputs, whose sums take half a second to compile.
     Without them 8: each weight is then loaded by itself and should serve more pixels (30 % less
-    time on lavapipe through storage buffers).
+    time on lavapipe through storage buffers). One where all pixels have a lane: 0.4 to 0.7 of the
+    time for the layers behind a global pool.
     """
+    if extent <= choice.lanes:
+        return 1
     few = (4, 3, 2) if choice.output_tile > 16 else (4, 5, 3, 2)
     best, waste = 4, 10.0
     for pixels in few if choice.shuffle else (8, 5, 4, 3, 2):

@@ -13,11 +13,13 @@ from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, operator
 from vkconv.ops.conv_epilogue import Epilogue
 from vkconv.ops.conv_geometry import check_operands, transpose_axes
 from vkconv.ops.conv_kernels import lower_conv
 from vkconv.ops.fused_activation import apply_activation
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import FLOATS, Operator
+from vkconv.ops.registry import operator
 from vkconv.ops.window import Axis
 
 

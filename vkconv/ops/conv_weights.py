@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from vkconv.dispatch import Dispatch, View
+from vkconv.dispatch import Dispatch, Packing, View
 from vkconv.ir import Array
-from vkconv.ops.base import Lowering, Tensor, ceil_div
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.packing import pad_axis
+from vkconv.ops.shapes import ceil_div
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,14 @@ def packed_weights(
     array, bias_array = weight.array, None if bias is None else bias.array
     if array is None or (bias is not None and bias_array is None):
         return _pack_on_device(ctx, weight, bias, form)
-    plain = array
+    kernels = out_first(array, form.groups) if form.transposed else array
+    pack: Packing | Callable[[], Array]
+    if form.tile:
+        pack = tiles_packing(kernels, bias_array, form.groups, form.tile)
+    else:
 
-    def pack() -> Array:
-        kernels = out_first(plain, form.groups) if form.transposed else plain
-        if form.tile:
-            return pack_tiles(kernels, bias_array, form.groups, form.tile)
-        return pack_lanes(kernels, bias_array)
+        def pack() -> Array:
+            return pack_lanes(kernels, bias_array)
 
     sources = (array,) if bias_array is None else (array, bias_array)
     return ctx.prepack(sources, f"convolution {form}", pack), []
@@ -95,23 +98,36 @@ def out_first(weight: Array, groups: int) -> Array:
 
 
 def pack_tiles(weight: Array, bias: Array | None, groups: int, tile: int) -> Array:
+    """What ``tiles_packing`` makes."""
+    return tiles_packing(weight, bias, groups, tile).array()
+
+
+def tiles_packing(weight: Array, bias: Array | None, groups: int, tile: int) -> Packing:
     """(M, C/group, taps...) to ``[group][tile of outputs][bias | input block][tap][output][4
     inputs]``, as the tiled kernels read it: per tile first its biases, then the weights."""
     out_channels, in_channels = weight.shape[:2]
     each, taps = out_channels // groups, int(np.prod(weight.shape[2:]))
-    kernels = weight.reshape(groups, each, in_channels, taps)
-    kernels = pad_axis(pad_axis(kernels, 1, tile), 2, 4)
-    tiles, blocks = kernels.shape[1] // tile, kernels.shape[2] // 4
-    packed = np.zeros((groups, tiles, tile + blocks * taps * tile * 4), np.float32)
-    if bias is not None:
-        head = pad_axis(bias.reshape(groups, each), 1, tile)
-        packed[:, :, :tile] = head.reshape(groups, tiles, tile)
-    # axes: group, tile, output, block, input, tap; each number is written once, in its place
-    split = kernels.reshape(groups, tiles, tile, blocks, 4, taps)
-    body = packed[:, :, tile:].reshape(groups, tiles, blocks, taps, tile, 4)
-    assert np.may_share_memory(body, packed)
-    body[:] = split.transpose(0, 1, 3, 5, 2, 4)
-    return packed
+    tiles, blocks = ceil_div(each, tile), ceil_div(in_channels, 4)
+
+    def write(packed: Array) -> None:
+        packed[:, :, :tile] = 0
+        if bias is not None:
+            head = pad_axis(bias.reshape(groups, each), 1, tile)
+            packed[:, :, :tile] = head.reshape(groups, tiles, tile)
+        kernels = weight.reshape(groups, each, in_channels, taps)
+        kernels = pad_axis(pad_axis(kernels, 1, tile), 2, 4)
+        # axes: group, tile, output, block, input, tap; each number is written once, in its place
+        split = kernels.reshape(groups, tiles, tile, blocks, 4, taps)
+        body = packed[:, :, tile:].reshape(groups, tiles, blocks, taps, tile, 4)
+        assert np.may_share_memory(body, packed)
+        if taps == 1 and split.flags.c_contiguous and split.dtype == np.float32:
+            # four numbers go from side to side: moved as one of 16 bytes, that is 4 times faster
+            fours = split.reshape(groups, tiles, tile, blocks, 4).view(np.complex128)
+            body.view(np.complex128)[:, :, :, 0] = fours.transpose(0, 1, 3, 2, 4)
+        else:
+            body[:] = split.transpose(0, 1, 3, 5, 2, 4)
+
+    return Packing((groups, tiles, tile + blocks * taps * tile * 4), write)
 
 
 def pack_lanes(weight: Array, bias: Array | None) -> Array:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vkconv.dispatch import Dispatch, View, c4_dims
-from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering
+from vkconv.ops.shapes import ceil_div
 
 #: dimensions of strided_copy.comp
 KERNEL_DIMS = 6

@@ -12,16 +12,11 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import (
-    ARITHMETIC,
-    Lowering,
-    Operator,
-    Tensor,
-    known_ints,
-    normalise_axis,
-    operator,
-)
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import ARITHMETIC, Operator
+from vkconv.ops.registry import operator
 from vkconv.ops.rows import rows_along, too_long
+from vkconv.ops.shapes import known_ints, normalise_axis
 
 
 @dataclass(eq=False)

@@ -11,9 +11,15 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, operator
+from vkconv.ops.activation_codes import Activation
+from vkconv.ops.conv_epilogue import Epilogue
 from vkconv.ops.conv_geometry import check_operands, conv_axes
-from vkconv.ops.deform_conv_kernels import lower_deform_conv
+from vkconv.ops.deform_conv_kernels import Operands, lower_deform_conv
+from vkconv.ops.deform_conv_problem import DeformProblem
+from vkconv.ops.fused_activation import apply_activation
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
+from vkconv.ops.registry import operator
 from vkconv.ops.sampling import interpolate, linear_taps
 from vkconv.ops.window import Axis
 
@@ -63,14 +69,21 @@ class DeformConv(Operator):
         out = tuple(a.out for a in self.axes(x.dims, weight.dims))
         taps = self.offset_group * int(np.prod(kernel))
         expected = {
-            "offset": (offset, (n, taps * len(kernel), *out)),
+            "offset": (offset, (n, self.offset_channels(offset, taps * len(kernel)), *out)),
             "bias": (bias, (out_channels,)),
-            "mask": (mask, (n, taps, *out)),
+            "mask": (mask, (n, self.mask_channels(mask, taps), *out)),
         }
         for name, (value, shape) in expected.items():
             if value is not None and value.dims != shape:
                 raise InvalidModelError(f"{name} has shape {value.dims}, expected {shape}")
         return TensorType(x.dtype, (n, out_channels, *out))
+
+    def offset_channels(self, offset: Value, needed: int) -> int:
+        """The channels that ``offset`` should have, ``needed`` of which are read."""
+        return needed
+
+    def mask_channels(self, mask: Value | None, needed: int) -> int:
+        return needed
 
     def reference(
         self,
@@ -137,12 +150,94 @@ class DeformConv(Operator):
     ) -> list[Dispatch]:
         x, weight, offset, bias, mask = [*inputs, None, None][:5]
         assert x is not None and weight is not None and offset is not None
-        axes = self.axes(x.shape, weight.shape)
-        return lower_deform_conv(
-            ctx, x, weight, offset, bias, mask, outputs[0], axes, self.group, self.offset_group
-        )
+        problem, operands = self.problem(x, weight), Operands(offset, mask)
+        return lower_deform_conv(ctx, problem, x, weight, bias, operands, outputs[0], Epilogue())
+
+    def problem(self, x: Tensor, weight: Tensor) -> DeformProblem:
+        axis_y, axis_x = self.axes(x.shape, weight.shape)
+        batch, channels = x.shape[:2]
+        groups = (self.group, self.offset_group)
+        return DeformProblem(batch, channels, weight.shape[0], *groups, axis_y, axis_x)
 
     def flops(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> int:
         weight = inputs[1]
         assert weight is not None
         return 2 * outputs[0].known_type.size * int(np.prod(weight.dims[1:]))
+
+
+@operator("DeformConv", since=(1,), domain="vkconv")
+class FusedDeformConv(DeformConv):
+    """DeformConv with the epilogue of a fused Conv: activation(y + r), or activation(y) + r when
+    ``residual`` is "last". Offsets and mask are read from channel ``offset_channel`` and
+    ``mask_channel`` of their inputs on, the mask through an activation of its own."""
+
+    activation: int = int(Activation.NONE)
+    activation_alpha: float = 0.0
+    activation_beta: float = 0.0
+    residual: str = ""
+    offset_channel: int = 0
+    mask_channel: int = 0
+    mask_activation: int = int(Activation.NONE)
+    mask_alpha: float = 0.0
+    mask_beta: float = 0.0
+
+    def infer(
+        self,
+        x: Value,
+        weight: Value,
+        offset: Value,
+        bias: Value | None = None,
+        mask: Value | None = None,
+        residual: Value | None = None,
+    ) -> TensorType:
+        return super().infer(x, weight, offset, bias, mask)
+
+    def offset_channels(self, offset: Value, needed: int) -> int:
+        return _at_least(offset.dims[1], self.offset_channel, needed)
+
+    def mask_channels(self, mask: Value | None, needed: int) -> int:
+        return needed if mask is None else _at_least(mask.dims[1], self.mask_channel, needed)
+
+    def reference(
+        self,
+        x: Array,
+        weight: Array,
+        offset: Array,
+        bias: Array | None = None,
+        mask: Array | None = None,
+        residual: Array | None = None,
+    ) -> Array:
+        taps = self.offset_group * int(np.prod(weight.shape[2:]))
+        first = self.offset_channel
+        offset = offset[:, first : first + taps * (weight.ndim - 2)]
+        if mask is not None:
+            mask = mask[:, self.mask_channel : self.mask_channel + taps]
+            function = Activation(self.mask_activation)
+            mask = apply_activation(function, mask, self.mask_alpha, self.mask_beta)
+        y = super().reference(x, weight, offset, bias, mask)
+        if residual is not None and self.residual == "first":
+            y = y + residual
+        kind = Activation(self.activation)
+        y = apply_activation(kind, y, self.activation_alpha, self.activation_beta)
+        return y + residual if residual is not None and self.residual == "last" else y
+
+    def lower(
+        self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
+    ) -> list[Dispatch]:
+        x, weight, offset, bias, mask, residual = [*inputs, None, None, None][:6]
+        assert x is not None and weight is not None and offset is not None
+        function = (self.mask_activation, self.mask_alpha, self.mask_beta)
+        operands = Operands(offset, mask, self.offset_channel, self.mask_channel, function)
+        epilogue = Epilogue(
+            self.activation, self.activation_alpha, self.activation_beta, self.residual, residual
+        )
+        problem = self.problem(x, weight)
+        return lower_deform_conv(ctx, problem, x, weight, bias, operands, outputs[0], epilogue)
+
+
+def _at_least(channels: int, first: int, needed: int) -> int:
+    """``channels`` where ``needed`` of them from ``first`` on exist, else the fewest that would
+    do."""
+    if first < 0:
+        raise InvalidModelError(f"operands begin at channel {first}")
+    return max(channels, first + needed)

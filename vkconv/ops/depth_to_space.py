@@ -8,8 +8,10 @@ from typing import ClassVar
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import DEVICE_DTYPES, Lowering, Operator, Tensor, operator
 from vkconv.ops.copying import Dim, row_major, strided_copy
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, Operator
+from vkconv.ops.registry import operator
 
 Shape = tuple[int, ...]
 

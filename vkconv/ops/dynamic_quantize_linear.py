@@ -10,10 +10,12 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
 from vkconv.ops.quantize_linear import Granularity, lower_quantize
 from vkconv.ops.reduction_kernels import Combine, Reduction, lower_reduction, merge_axes, too_long
+from vkconv.ops.registry import operator
 
 
 @operator("DynamicQuantizeLinear", since=(11,))

@@ -17,14 +17,16 @@ import numpy as np
 
 from vkconv.dispatch import Dispatch, View
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, operator
 from vkconv.ops.binary import lower_binary, require_same_dtype
 from vkconv.ops.binary_codes import Binary
 from vkconv.ops.copying import Dim, row_major, strided_copy
 from vkconv.ops.einsum_equation import Equation, Label, parse_equation
+from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.matrix_operands import Matrices
 from vkconv.ops.matrix_product import Epilogue, lower_product
+from vkconv.ops.operator import Operator
 from vkconv.ops.reduction_kernels import MOST_ITERATIONS, Combine, Reduction, lower_reduction
+from vkconv.ops.registry import operator
 
 _SUM = Reduction(Combine.SUM)
 

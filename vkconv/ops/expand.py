@@ -10,16 +10,11 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import (
-    DEVICE_DTYPES,
-    Lowering,
-    Operator,
-    Tensor,
-    broadcast_shapes,
-    known_ints,
-    operator,
-)
 from vkconv.ops.copying import Dim, row_major, strided_copy
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import broadcast_shapes, known_ints
 
 
 class _Repeating(Operator):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from vkconv.dispatch import Dispatch, View
-from vkconv.ops.base import Lowering
 from vkconv.ops.broadcasting import linear_walk
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering
 
 
 def lower_float_mod(ctx: Lowering, a: View, b: View, y: View, *, floored: bool) -> list[Dispatch]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vkconv.ir import Array
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import REGISTRY
+from vkconv.ops.registry import REGISTRY
 
 #: code -> (operator, names of the attributes that alpha and beta are)
 _OPERATORS: dict[Activation, tuple[str, tuple[str, ...]]] = {

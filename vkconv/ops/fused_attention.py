@@ -12,10 +12,13 @@ from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.attention import Sizes
 from vkconv.ops.attention_kernels import Window, masked_softmax, score, scratch_tensor, weigh
-from vkconv.ops.base import Lowering, Operator, Tensor, broadcast_shapes, operator
 from vkconv.ops.binary import require_same_dtype
+from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.matmul import too_deep
+from vkconv.ops.operator import Operator
 from vkconv.ops.reduction_kernels import MOST_ITERATIONS
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import broadcast_shapes
 
 
 @operator("Attention", since=(1,), domain="vkconv")

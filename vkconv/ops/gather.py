@@ -12,9 +12,12 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import DEVICE_DTYPES, Lowering, Operator, Tensor, normalise_axis, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, Operator
 from vkconv.ops.regions import Region, copy_region, region_view
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import normalise_axis
 
 
 @operator("Gather", since=(1, 11, 13))

@@ -10,10 +10,13 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import DEVICE_DTYPES, Lowering, Operator, Tensor, normalise_axis, operator
 from vkconv.ops.copying import Dim, collapse, row_major
 from vkconv.ops.grids import spread
 from vkconv.ops.indexing import require_indices, wrap
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import normalise_axis
 
 #: dimensions of strided_place in ``include/indexing.glsl``
 STRIDED_DIMS = 6

@@ -11,10 +11,12 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import DEVICE_DTYPES, Lowering, Operator, Tensor, operator
 from vkconv.ops.copying import row_major
 from vkconv.ops.grids import spread
 from vkconv.ops.indexing import require_indices, require_inside, wrap
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, Operator
+from vkconv.ops.registry import operator
 
 #: indices in one tuple that the kernels' push constants have room for
 TUPLE = 8

@@ -1,5 +1,5 @@
 """Gemm: a product of two matrices, scaled, plus a bias; the fully connected layers of exported
-models."""
+models; and its fused form, which passes make."""
 
 from __future__ import annotations
 
@@ -11,25 +11,31 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, broadcast_shapes, operator
+from vkconv.ops.activation_codes import Activation
 from vkconv.ops.binary import in_float32, require_same_dtype
+from vkconv.ops.fused_activation import apply_activation
+from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.matmul import too_deep
 from vkconv.ops.matrix_operands import Matrices
 from vkconv.ops.matrix_product import Bias, Epilogue, lower_product
+from vkconv.ops.operator import FLOATS, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import broadcast_shapes
 
 
-@operator("Gemm", since=(1, 6, 7, 9, 11, 13))
-class Gemm(Operator):
-    """y (M, N) = alpha a' b' + beta c; a' is a or, with transA, its transpose; c broadcasts to (M,
-    N)."""
+class GeneralProduct(Operator):
+    """What plain and fused Gemm share."""
 
     device_dtypes: ClassVar[frozenset[str]] = FLOATS
     splits_constants: ClassVar[bool] = True
-    alpha: float = 1.0
-    beta: float = 1.0
-    transA: int = 0
-    transB: int = 0
-    broadcast: int = 0
+    alpha: float
+    beta: float
+    transA: int
+    transB: int
+
+    def after(self) -> tuple[Activation, float, float]:
+        """Code, alpha and beta of the activation that follows."""
+        return Activation.NONE, 0.0, 0.0
 
     def sizes(self, a: Sequence[int], b: Sequence[int]) -> tuple[int, int, int]:
         """(M, K, N)."""
@@ -63,7 +69,11 @@ class Gemm(Operator):
                 y = y + y.dtype.type(self.beta) * in_float32(c)
         else:
             y = y * int(self.alpha) + (0 if c is None else int(self.beta) * c)
-        return np.asarray(y).astype(a.dtype)
+        return self._activated(np.asarray(y).astype(a.dtype))
+
+    def _activated(self, y: Array) -> Array:
+        kind, alpha, beta = self.after()
+        return apply_activation(kind, y, alpha, beta)
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         a, b = inputs[:2]
@@ -91,7 +101,7 @@ class Gemm(Operator):
             Matrices(b, (), k, n, bool(self.transB)),
             outputs[0].on_device,
             (),
-            Epilogue(self.alpha, bias),
+            Epilogue(self.alpha, bias, self.after()),
         )
 
     def flops(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> int:
@@ -100,3 +110,32 @@ class Gemm(Operator):
             return 0
         m, k, n = self.sizes(a.dims, b.dims)
         return 2 * m * k * n
+
+
+@operator("Gemm", since=(1, 6, 7, 9, 11, 13))
+class Gemm(GeneralProduct):
+    """y (M, N) = alpha a' b' + beta c; a' is a or, with transA, its transpose; c broadcasts to (M,
+    N)."""
+
+    alpha: float = 1.0
+    beta: float = 1.0
+    transA: int = 0
+    transB: int = 0
+    broadcast: int = 0
+
+
+@operator("Gemm", since=(1,), domain="vkconv")
+class FusedGemm(GeneralProduct):
+    """Gemm with an activation behind it."""
+
+    alpha: float = 1.0
+    beta: float = 1.0
+    transA: int = 0
+    transB: int = 0
+    broadcast: int = 0
+    activation: int = int(Activation.NONE)
+    activation_alpha: float = 0.0
+    activation_beta: float = 0.0
+
+    def after(self) -> tuple[Activation, float, float]:
+        return Activation(self.activation), self.activation_alpha, self.activation_beta

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, operator
-from vkconv.ops.pool_kernels import global_pool
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
+from vkconv.ops.pool_kernels import MAXIMUM_OF_MAP, MEAN_OF_MAP, global_pool, pools_globally
+from vkconv.ops.registry import operator
 
 
 class _GlobalPool(Operator):
@@ -24,6 +27,9 @@ class _GlobalPool(Operator):
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         if len(outputs[0].dims) > 5:
             return f"no kernel for {len(outputs[0].dims) - 2} spatial dimensions"
+        x = inputs[0]
+        if x is not None and not pools_globally(MEAN_OF_MAP, prod(x.dims[2:])):
+            return "its maps are too large for one invocation's loops"
         return None
 
     def layout(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> Layout:
@@ -35,8 +41,8 @@ class _GlobalPool(Operator):
         (x,), (y,) = inputs, outputs
         if x is None:
             raise InvalidModelError("the input is missing")
-        maximum = isinstance(self, GlobalMaxPool)
-        return global_pool(ctx, ctx.operand(x, "c4"), y.on_device, maximum=maximum)
+        how = MAXIMUM_OF_MAP if isinstance(self, GlobalMaxPool) else MEAN_OF_MAP
+        return global_pool(ctx, ctx.operand(x, "c4"), y.on_device, how)
 
 
 @operator("GlobalAveragePool", since=(1, 22))

@@ -10,9 +10,12 @@ import numpy as np
 from vkconv.dispatch import Dispatch, c4_dims
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, ceil_div, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import FLOATS, Operator
+from vkconv.ops.registry import operator
 from vkconv.ops.sampling import Tap, interpolate, zero_outside
+from vkconv.ops.shapes import ceil_div
 
 #: positions of that size and more are taken for infinite: floats there have no neighbours
 FAR = 2.0**24

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from vkconv.capabilities import DeviceCaps
-from vkconv.ops.base import ceil_div
+from vkconv.ops.shapes import ceil_div
 
 #: workgroups that keep a CPU driver's threads busy. More only cost: starting one takes lavapipe
 #: 0.2 us, in which it copies 100 floats

@@ -12,8 +12,13 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, is_c4, operator
+from vkconv.ops.activation_codes import Activation
 from vkconv.ops.channel_statistics import Affine, Statistics, normalize_groups, too_many
+from vkconv.ops.fused_activation import apply_activation
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import is_c4
 
 
 class GroupedNormalization(Operator):
@@ -28,6 +33,10 @@ class GroupedNormalization(Operator):
 
     def affine_per_group(self) -> bool:
         return False
+
+    def after(self) -> tuple[Activation, float, float]:
+        """Code, alpha and beta of the activation that follows."""
+        return Activation.NONE, 0.0, 0.0
 
     def infer(self, x: Value, scale: Value, bias: Value) -> TensorType:
         if len(x.dims) < 2:
@@ -56,7 +65,8 @@ class GroupedNormalization(Operator):
             scale, bias = np.repeat(scale, channels // groups), np.repeat(bias, channels // groups)
         per_channel = (-1, *[1] * (x.ndim - 2))
         y = normalised * scale.reshape(per_channel) + bias.reshape(per_channel)
-        return np.asarray(y).astype(x.dtype)
+        kind, alpha, beta = self.after()
+        return apply_activation(kind, np.asarray(y).astype(x.dtype), alpha, beta)
 
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         shape = outputs[0].dims
@@ -77,6 +87,7 @@ class GroupedNormalization(Operator):
             affine=Affine.PER_GROUP if self.affine_per_group() else Affine.PER_CHANNEL,
             scale=ctx.operand(scale, "linear"),
             bias=ctx.operand(bias, "linear"),
+            activation=self.after(),
         )
         return normalize_groups(ctx, ctx.operand(x, y.layout), y, how)
 
@@ -96,6 +107,33 @@ class GroupNormalization(GroupedNormalization):
     def affine_per_group(self) -> bool:
         return self.version < 21
 
+    def fused_attributes(self) -> dict[str, int]:
+        """What the fused form has to be told, which has no versions."""
+        return {"affine_by_group": int(self.affine_per_group())}
+
+
+@operator("GroupNormalization", since=(1,), domain="vkconv")
+class FusedGroupNormalization(GroupedNormalization):
+    """GroupNormalization with an activation behind it; ``affine_by_group``: scale and bias have an
+    element per group."""
+
+    num_groups: int
+    epsilon: float = 1e-5
+    stash_type: int = 1
+    affine_by_group: int = 0
+    activation: int = int(Activation.NONE)
+    activation_alpha: float = 0.0
+    activation_beta: float = 0.0
+
+    def groups(self, channels: int) -> int:
+        return self.num_groups
+
+    def affine_per_group(self) -> bool:
+        return bool(self.affine_by_group)
+
+    def after(self) -> tuple[Activation, float, float]:
+        return Activation(self.activation), self.activation_alpha, self.activation_beta
+
 
 @operator("InstanceNormalization", since=(1, 6, 22))
 class InstanceNormalization(GroupedNormalization):
@@ -106,3 +144,19 @@ class InstanceNormalization(GroupedNormalization):
 
     def groups(self, channels: int) -> int:
         return max(channels, 1)
+
+
+@operator("InstanceNormalization", since=(1,), domain="vkconv")
+class FusedInstanceNormalization(GroupedNormalization):
+    """InstanceNormalization with an activation behind it."""
+
+    epsilon: float = 1e-5
+    activation: int = int(Activation.NONE)
+    activation_alpha: float = 0.0
+    activation_beta: float = 0.0
+
+    def groups(self, channels: int) -> int:
+        return max(channels, 1)
+
+    def after(self) -> tuple[Activation, float, float]:
+        return Activation(self.activation), self.activation_alpha, self.activation_beta

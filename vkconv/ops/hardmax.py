@@ -11,8 +11,9 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.ir import Array, Value
 from vkconv.ops.arg_extreme import arg_extreme
-from vkconv.ops.base import Lowering, Tensor, operator
+from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.one_hot import one_hot
+from vkconv.ops.registry import operator
 from vkconv.ops.rows import too_long
 from vkconv.ops.softmax import AlongAxis
 

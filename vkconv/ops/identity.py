@@ -12,8 +12,11 @@ from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError, UnsupportedModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import DEVICE_DTYPES, Lowering, Operator, Tensor, is_c4, operator
 from vkconv.ops.cast import lower_cast
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import is_c4
 from vkconv.ops.unary import lower_unary
 
 

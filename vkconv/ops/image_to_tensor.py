@@ -12,8 +12,11 @@ from vkconv.dispatch import Dispatch, c4_dims
 from vkconv.errors import InvalidModelError
 from vkconv.image_inputs import MOST_CHANNELS
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, ceil_div, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import ceil_div
 
 
 @operator("ImageToTensor", since=(1,), domain="vkconv")

@@ -6,7 +6,7 @@ import numpy as np
 
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Value
-from vkconv.ops.base import INTEGERS
+from vkconv.ops.operator import INTEGERS
 
 
 def require_indices(indices: Value, size: int, axis: int) -> None:

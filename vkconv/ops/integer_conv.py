@@ -12,11 +12,19 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, operator
 from vkconv.ops.conv_geometry import conv_axes
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
 from vkconv.ops.reduction_kernels import MOST_ITERATIONS
-from vkconv.ops.requantization import centered, factor_array, lower_requantize, requantized
+from vkconv.ops.registry import operator
+from vkconv.ops.requantization import (
+    centered,
+    factor_array,
+    lower_requantize,
+    requantized,
+    require_quantized,
+)
 from vkconv.ops.window import Axis
 
 
@@ -196,6 +204,7 @@ class QLinearConv(IntegerConvolution):
         y_zero: Value,
         bias: Value | None = None,
     ) -> TensorType:
+        require_quantized(x, x_zero, w, w_zero, y_zero)
         for value in (x_scale, x_zero, y_scale, y_zero):
             if value.known_type.size != 1:
                 raise InvalidModelError(

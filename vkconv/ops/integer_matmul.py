@@ -11,21 +11,22 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import (
-    FLOATS,
-    Lowering,
-    Operator,
-    Tensor,
-    broadcast_shapes,
-    ceil_div,
-    operator,
-)
 from vkconv.ops.broadcasting import KERNEL_DIMENSIONS
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.matmul import matrix_shapes
 from vkconv.ops.matrix_product import merge_batches
+from vkconv.ops.operator import FLOATS, Operator
 from vkconv.ops.reduction_kernels import MOST_ITERATIONS
-from vkconv.ops.requantization import centered, factor_array, lower_requantize, requantized
+from vkconv.ops.registry import operator
+from vkconv.ops.requantization import (
+    centered,
+    factor_array,
+    lower_requantize,
+    requantized,
+    require_quantized,
+)
+from vkconv.ops.shapes import broadcast_shapes, ceil_div
 
 _BYTES = frozenset({"int8", "uint8"})
 
@@ -176,6 +177,7 @@ class QLinearMatMul(Operator):
         y_scale: Value,
         y_zero: Value,
     ) -> TensorType:
+        require_quantized(a, a_zero, b, b_zero, y_zero)
         for value in (a_scale, a_zero):
             row_shape(value.dims, a.dims, f"'{value.name}'")
         for value in (b_scale, b_zero):

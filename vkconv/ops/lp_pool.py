@@ -9,9 +9,11 @@ import numpy as np
 from vkconv.dispatch import Dispatch, c4_dims
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
 from vkconv.ops.pool_window import PoolAttributes, padding, taps
+from vkconv.ops.registry import operator
 from vkconv.ops.window import Axis
 
 
@@ -30,7 +32,7 @@ class _LpPooling(Operator):
         return TensorType(x.dtype, (*x.dims[:2], *(a.out for a in self.axes(x.dims))))
 
     def reference(self, x: Array) -> Array:
-        axes = self.axes(x.shape)
+        axes = tuple(a.trimmed for a in self.axes(x.shape))
         work = np.float64 if x.dtype == np.float64 else np.float32
         powers = np.abs(np.pad(x.astype(work), padding(axes))) ** work(self.p)
         total = np.zeros((*x.shape[:2], *(a.out for a in axes)), work)
@@ -54,7 +56,7 @@ class _LpPooling(Operator):
         n, blocks, h, w = c4_dims(y.shape)
         if n * blocks * h * w == 0:
             return []
-        axes = self.axes(x.shape)
+        axes = tuple(a.trimmed for a in self.axes(x.shape))
         axes = (Axis(1, 1, 1, 1, 1, 0, 0),) * (3 - len(axes)) + axes
         where = spread(ctx.caps, h * w, blocks, n)
         return [

@@ -9,8 +9,10 @@ import numpy as np
 from vkconv.dispatch import Dispatch, c4_dims
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
+from vkconv.ops.registry import operator
 
 
 @operator("LRN", since=(1, 13))
@@ -29,14 +31,12 @@ class LRN(Operator):
         return x.known_type
 
     def reference(self, x: Array) -> Array:
-        before, after = self._reach()
         channels = x.shape[1]
+        before, after = self._reach(channels)
         square = x.astype(np.float32) ** 2
         total = np.zeros_like(square)
         for shift in range(-before, after + 1):
             low, high = max(0, -shift), min(channels, channels - shift)
-            if low >= high:
-                continue
             total[:, low:high] += square[:, low + shift : high + shift]
         power = (self.bias + self.alpha / self.size * total) ** self.beta
         return np.asarray((x / power).astype(x.dtype))
@@ -56,7 +56,7 @@ class LRN(Operator):
         n, blocks, h, w = c4_dims(y.shape)
         if y.span == 0:
             return []
-        before, after = self._reach()
+        before, after = self._reach(y.shape[1])
         grid = spread(ctx.caps, h * w, blocks, n)
         return [
             ctx.dispatch(
@@ -75,5 +75,7 @@ class LRN(Operator):
             )
         ]
 
-    def _reach(self) -> tuple[int, int]:
-        return (self.size - 1) // 2, self.size // 2
+    def _reach(self, channels: int) -> tuple[int, int]:
+        """Channels before and behind one that its window can meet."""
+        most = max(channels - 1, 0)
+        return min((self.size - 1) // 2, most), min(self.size // 2, most)

@@ -9,9 +9,10 @@ from math import prod
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import ELEMENT_BYTES, Dispatch, View
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.broadcasting import Walk, linear_walk
+from vkconv.ops.lowering import Lowering
 from vkconv.ops.matrix_operands import Matrices, pack_left, pack_right
+from vkconv.ops.shapes import ceil_div
 
 #: batch dimensions of the kernel, after merging
 BATCH_DIMENSIONS = 3

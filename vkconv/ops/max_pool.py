@@ -10,14 +10,18 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, Types, operator
-from vkconv.ops.pool_kernels import MAXIMUM, pool, pool_with_indices, sliding_maximum
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import FLOATS, Operator, Types
+from vkconv.ops.pool_kernels import (
+    MAXIMUM,
+    pool,
+    pool_with_indices,
+    select_sliding,
+    sliding_maximum,
+    sliding_maximum2d,
+)
 from vkconv.ops.pool_window import PoolAttributes, padding, taps
-from vkconv.ops.window import Axis
-
-#: from this many taps on, two passes (rows, then columns) through a temporary are faster than one:
-#: measured on lavapipe with 256 channels of 20x20, 5x5 by a factor of 5, 9x9 of 6, 13x13 of 11
-SEPARABLE_TAPS = 16
+from vkconv.ops.registry import operator
 
 
 @operator("MaxPool", since=(1, 8, 10, 11, 12, 22))
@@ -55,7 +59,7 @@ class MaxPool(Operator):
         return (y, TensorType("int64", shape)) if self.output_count > 1 else y
 
     def reference(self, x: Array) -> Array | tuple[Array, Array]:
-        axes = self.window.axes(x.shape)
+        axes = tuple(a.trimmed for a in self.window.axes(x.shape))
         low = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
         padded = np.pad(x, padding(axes), constant_values=low)
         shape = (*x.shape[:2], *(a.out for a in axes))
@@ -97,7 +101,7 @@ class MaxPool(Operator):
         (x,), y = inputs, outputs[0]
         if x is None:
             raise InvalidModelError("the input is missing")
-        axes = self.window.axes(x.shape)
+        axes = tuple(a.trimmed for a in self.window.axes(x.shape))
         if y.on_device.layout == "linear":
             indices = outputs[1].on_device if len(outputs) > 1 else None
             source = ctx.operand(x, "linear")
@@ -105,13 +109,8 @@ class MaxPool(Operator):
                 ctx, source, y.on_device, indices, axes, column_major=bool(self.storage_order)
             )
         source, target = ctx.operand(x, "c4"), y.on_device
-        if _is_sliding(axes) and axes[-1].kernel * axes[-2].kernel >= SEPARABLE_TAPS:
-            return sliding_maximum(ctx, source, target, axes)
+        rows = select_sliding(ctx.caps, target.shape, axes)
+        if rows is not None:
+            both = (source, target, axes)
+            return sliding_maximum2d(ctx, *both, rows) if rows else sliding_maximum(ctx, *both)
         return pool(ctx, source, target, axes, MAXIMUM)
-
-
-def _is_sliding(axes: tuple[Axis, ...]) -> bool:
-    """Whether this is a 2-D window that moves by one pixel and keeps the map's size."""
-    return len(axes) == 2 and all(
-        a.stride == a.dilation == 1 and a.out == a.size and a.kernel > 1 for a in axes
-    )

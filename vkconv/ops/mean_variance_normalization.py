@@ -10,11 +10,12 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import Lowering, Operator, Tensor, is_c4, normalise_axis, operator
 from vkconv.ops.binary import lower_binary
 from vkconv.ops.binary_codes import Binary
 from vkconv.ops.broadcasting import KERNEL_DIMENSIONS as BROADCAST_DIMENSIONS
 from vkconv.ops.channel_statistics import Statistics, normalize_groups, too_many
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
 from vkconv.ops.reduction_kernels import (
     KERNEL_DIMENSIONS,
     Combine,
@@ -25,6 +26,8 @@ from vkconv.ops.reduction_kernels import (
     merge_axes,
     too_long,
 )
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import is_c4, normalise_axis
 from vkconv.ops.unary import lower_unary
 
 #: what the standard's function adds to the standard deviation

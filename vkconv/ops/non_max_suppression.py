@@ -12,20 +12,15 @@ from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import (
-    Bound,
-    Lowering,
-    Operator,
-    Tensor,
-    UnknownShapeError,
-    ceil_div,
-    operator,
-)
 from vkconv.ops.copying import Dim, strided_copy
 from vkconv.ops.cumulative import cumulate
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Bound, Operator, UnknownShapeError
 from vkconv.ops.reduction_kernels import MOST_ITERATIONS
+from vkconv.ops.registry import operator
 from vkconv.ops.rows import full_grid
+from vkconv.ops.shapes import ceil_div
 
 #: more dispatches than that are not worth recording
 MOST_DISPATCHES = 512

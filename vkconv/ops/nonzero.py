@@ -12,20 +12,13 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import (
-    DEVICE_DTYPES,
-    Bound,
-    Lowering,
-    Operator,
-    Tensor,
-    UnknownShapeError,
-    ceil_div,
-    normalise_axis,
-    operator,
-)
 from vkconv.ops.cumulative import cumulate
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, Bound, Operator, UnknownShapeError
 from vkconv.ops.picking import pick_slices
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import ceil_div, normalise_axis
 
 #: dimensions that place_nonzero.comp has push constants for
 MOST_DIMS = 8

@@ -11,16 +11,11 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import (
-    DEVICE_DTYPES,
-    Lowering,
-    Operator,
-    Tensor,
-    known_ints,
-    normalise_axis,
-    operator,
-)
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import known_ints, normalise_axis
 
 
 @operator("OneHot", since=(9, 11, 28))

@@ -10,18 +10,12 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import (
-    DEVICE_DTYPES,
-    FLOATS,
-    Lowering,
-    Operator,
-    Tensor,
-    known_ints,
-    normalise_axis,
-    operator,
-)
 from vkconv.ops.copying import c4_strides, row_major
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, FLOATS, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import known_ints, normalise_axis
 
 MODES: dict[str, Literal["reflect", "edge", "wrap"]] = {
     "reflect": "reflect",

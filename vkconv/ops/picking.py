@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import prod
 
 from vkconv.dispatch import Dispatch, View
-from vkconv.ops.base import Lowering
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering
 
 
 def pick_slices(ctx: Lowering, x: View, indices: View, y: View, axis: int) -> list[Dispatch]:

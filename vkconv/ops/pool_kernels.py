@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
+from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch, View, c4_dims
-from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering
+from vkconv.ops.reduction_kernels import MOST_ITERATIONS, Combine, Post, Pre, Reduction
+from vkconv.ops.shapes import ceil_div
 from vkconv.ops.window import Axis
 
 #: ``kind`` of pool.comp
 MAXIMUM, AVERAGE, AVERAGE_WITH_PADDING = 0, 1, 2
+#: what the global pooling operators are as reductions
+MEAN_OF_MAP, MAXIMUM_OF_MAP = Reduction(Combine.SUM, post=Post.MEAN), Reduction(Combine.MAX)
+#: loads of ``sliding_max2d`` that llvmpipe still unrolls; above, its arrays lie in memory and it
+#: takes five times as long
+_SLIDING_LOADS = 48
+#: invocations of which a GPU has enough
+_MANY_INVOCATIONS = 8192
+#: lanes that share one map at most
+_POOL_LANES = 64
 
 
 def pool(ctx: Lowering, x: View, y: View, axes: tuple[Axis, ...], kind: int) -> list[Dispatch]:
@@ -20,7 +32,7 @@ def pool(ctx: Lowering, x: View, y: View, axes: tuple[Axis, ...], kind: int) -> 
         return []
     inside = all(a.begin == 0 and a.padding == (0, a.end) and a.end == 0 for a in axes)
     if inside and all(a.out == 1 and a.kernel == a.size for a in axes):
-        return global_pool(ctx, x, y, maximum=kind == MAXIMUM)
+        return global_pool(ctx, x, y, MAXIMUM_OF_MAP if kind == MAXIMUM else MEAN_OF_MAP)
     one = Axis(1, 1, 1, 1, 1, 0, 0)
     d, h, w = (one,) * (3 - len(axes)) + axes
     # on a CPU an index costs as much as two taps, so several outputs share it; more than two padded
@@ -101,8 +113,27 @@ def pool_with_indices(
     ]
 
 
+def select_sliding(caps: DeviceCaps, shape: tuple[int, ...], axes: tuple[Axis, ...]) -> int | None:
+    """How to take a 2-D maximum that moves by one pixel and keeps the map's size: rows an
+    invocation of ``sliding_max2d``, 0 for two passes of ``sliding_max``, None for neither."""
+    if len(axes) != 2 or any(
+        a.stride * a.dilation != 1 or a.out != a.size or a.kernel < 2 for a in axes
+    ):
+        return None
+    down, across = axes
+    n, blocks, h, w = c4_dims(shape)
+    invocations = n * blocks * ceil_div(w, 4) * ceil_div(h, 2)
+    wanted = (4, 2) if caps.kind == "cpu" else (2, 1) if invocations >= _MANY_INVOCATIONS else (1,)
+    if caps.unrolls_loops:
+        for rows in wanted:
+            if (rows + down.kernel - 1) * (across.kernel + 3) <= _SLIDING_LOADS:
+                return rows
+    return 0 if min(down.kernel, across.kernel) >= 4 else None
+
+
 def sliding_maximum(ctx: Lowering, x: View, y: View, axes: tuple[Axis, ...]) -> list[Dispatch]:
-    """A 2-D maximum at stride 1 that keeps the map's size: along W first, then along H."""
+    """A 2-D maximum at stride 1 that keeps the map's size, windows of 4 and more: along W first,
+    then along H."""
     n, blocks, h, w = c4_dims(y.shape)
     if y.span == 0:
         return []
@@ -130,8 +161,44 @@ def sliding_maximum(ctx: Lowering, x: View, y: View, axes: tuple[Axis, ...]) -> 
     return [along(axes[1], x, between, True), along(axes[0], between, y, False)]
 
 
-def global_pool(ctx: Lowering, x: View, y: View, *, maximum: bool) -> list[Dispatch]:
-    """The mean or maximum of every map: C4 (N, C, *spatial) -> C4 with N, C and one pixel.
+def sliding_maximum2d(
+    ctx: Lowering, x: View, y: View, axes: tuple[Axis, ...], rows: int
+) -> list[Dispatch]:
+    """As ``sliding_maximum``, in one dispatch, ``rows`` x 4 results an invocation."""
+    n, blocks, h, w = c4_dims(y.shape)
+    if y.span == 0:
+        return []
+    grid = spread(ctx.caps, ceil_div(h, rows) * ceil_div(w, 4), blocks, n)
+    return [
+        ctx.dispatch(
+            "sliding_max2d",
+            {"x": x, "y": y},
+            {
+                "batches": n,
+                "blocks": blocks,
+                "height": h,
+                "width": w,
+                "pad_y": axes[0].begin,
+                "pad_x": axes[1].begin,
+            },
+            {**grid.spec, "taps_y": axes[0].kernel, "taps_x": axes[1].kernel, "rows": rows},
+            grid.count,
+        )
+    ]
+
+
+def pools_globally(how: Reduction, pixels: int) -> bool:
+    """Whether ``global_pool`` can do this: padding lanes must stay zero, and loops end in time."""
+    return (
+        how.combine != Combine.PROD
+        and how.pre != Pre.EXP
+        and how.post != Post.LOG
+        and 0 < pixels <= MOST_ITERATIONS * _POOL_LANES
+    )
+
+
+def global_pool(ctx: Lowering, x: View, y: View, how: Reduction) -> list[Dispatch]:
+    """Every map reduced to a number: C4 (N, C, *spatial) -> C4 with N, C and one pixel.
 
     y's shape is not looked at: it may lack the spatial axes, as long as its memory is C4.
     """
@@ -139,9 +206,10 @@ def global_pool(ctx: Lowering, x: View, y: View, *, maximum: bool) -> list[Dispa
     if n * blocks == 0:
         return []
     # one workgroup per map: on a CPU a single vector's worth of lanes, for barriers are slow there
-    limit = 8 if ctx.caps.kind == "cpu" else 64
+    short = ctx.caps.kind == "cpu" and h * w <= MOST_ITERATIONS * 8
+    limit = min(8 if short else _POOL_LANES, ctx.caps.max_workgroup_invocations)
     size = 1
-    while size * 2 <= min(limit, ctx.caps.max_workgroup_invocations) and size < h * w:
+    while size * 2 <= limit and size < h * w:
         size *= 2
     grid = spread(ctx.caps, 1, blocks, n, size=size)
     return [
@@ -149,7 +217,12 @@ def global_pool(ctx: Lowering, x: View, y: View, *, maximum: bool) -> list[Dispa
             "global_pool2d",
             {"x": x, "y": y},
             {"batches": n, "blocks": blocks, "pixels": h * w},
-            {**grid.spec, "maximum": int(maximum)},
+            {
+                **grid.spec,
+                "combination": int(how.combine),
+                "pre": int(how.pre),
+                "post": int(how.post),
+            },
             grid.count,
         )
     ]

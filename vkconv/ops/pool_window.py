@@ -18,7 +18,7 @@ from typing import Any
 
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Value
-from vkconv.ops.base import ceil_div
+from vkconv.ops.shapes import ceil_div
 from vkconv.ops.window import Axis, check_auto_pad, same_padding
 
 

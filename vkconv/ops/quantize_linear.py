@@ -16,17 +16,11 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError, UnsupportedModelError
 from vkconv.ir import DTYPES, Array, TensorType, Value
-from vkconv.ops.base import (
-    DEVICE_DTYPES,
-    FLOATS,
-    Lowering,
-    Operator,
-    Tensor,
-    ceil_div,
-    normalise_axis,
-    operator,
-)
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, FLOATS, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import ceil_div, normalise_axis
 
 #: types that this package quantises to; those of four bits, and floats of eight, are beyond it
 QUANTIZED = ("int8", "uint8", "int16", "uint16")

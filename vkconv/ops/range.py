@@ -8,7 +8,8 @@ import numpy as np
 
 from vkconv.errors import InvalidInputError, InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import Operator, UnknownShapeError, operator
+from vkconv.ops.operator import Operator, UnknownShapeError
+from vkconv.ops.registry import operator
 
 #: three numbers of a run can ask for any length
 LONGEST = 1 << 28

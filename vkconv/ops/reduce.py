@@ -11,18 +11,9 @@ import numpy as np
 
 from vkconv.dispatch import Dispatch
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import (
-    ARITHMETIC,
-    FLOATS,
-    Lowering,
-    Operator,
-    Tensor,
-    is_c4,
-    known_ints,
-    normalise_axis,
-    operator,
-)
-from vkconv.ops.pool_kernels import global_pool
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import ARITHMETIC, FLOATS, Operator
+from vkconv.ops.pool_kernels import global_pool, pools_globally
 from vkconv.ops.reduction_kernels import (
     KERNEL_DIMENSIONS,
     Combine,
@@ -33,6 +24,8 @@ from vkconv.ops.reduction_kernels import (
     merge_axes,
     too_long,
 )
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import is_c4, known_ints, normalise_axis
 
 
 @dataclass(eq=False)
@@ -103,14 +96,12 @@ class Reduce(Operator):
         return "c4" if is_c4(inputs) and self._pools(inputs) else "linear"
 
     def _pools(self, inputs: Sequence[Value | None]) -> bool:
-        """Whether this is global pooling, which has a C4 kernel."""
+        """Whether this reduces whole maps, which has a C4 kernel."""
         x = inputs[0]
         assert x is not None
-        same = self.reduction in (Reduction(Combine.MAX), Reduction(Combine.SUM, post=Post.MEAN))
-        spatial = tuple(range(2, len(x.dims)))
-        return bool(
-            same and self.keepdims and self._axes_of(inputs) == spatial and prod(x.dims[2:])
-        )
+        rank = len(x.dims)
+        whole = rank > 2 and self._axes_of(inputs) == tuple(range(2, rank))
+        return whole and pools_globally(self.reduction, prod(x.dims[2:]))
 
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
@@ -118,8 +109,7 @@ class Reduce(Operator):
         x, y = inputs[0], outputs[0].on_device
         assert x is not None
         if y.layout == "c4":
-            maximum = self.reduction.combine == Combine.MAX
-            return global_pool(ctx, ctx.operand(x, "c4"), y, maximum=maximum)
+            return global_pool(ctx, ctx.operand(x, "c4"), y, self.reduction)
         reduced = self._axes_of([None if t is None else t.value for t in inputs])
         return lower_reduction(ctx, self.reduction, ctx.operand(x, "linear"), y, reduced)
 

@@ -9,8 +9,9 @@ from math import prod
 
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch, View
-from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering
+from vkconv.ops.shapes import ceil_div
 
 #: kept, and reduced, dimensions that the kernel has
 KERNEL_DIMENSIONS = 3

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.ir import Layout, Value
-from vkconv.ops.base import FLOATS, Lowering
 from vkconv.ops.copying import Dim, c4_strides, channel_copy, collapse, row_major, strided_copy
+from vkconv.ops.lowering import Lowering
+from vkconv.ops.operator import FLOATS
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,14 @@ from math import prod
 import numpy as np
 
 from vkconv.dispatch import Dispatch, View
-from vkconv.ir import Array
-from vkconv.ops.base import Lowering, Tensor, broadcast_shapes
+from vkconv.errors import InvalidModelError
+from vkconv.ir import Array, Value
 from vkconv.ops.binary import lower_binary
 from vkconv.ops.binary_codes import Binary
 from vkconv.ops.broadcasting import linear_walk
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.shapes import broadcast_shapes
 
 
 def centered(
@@ -41,6 +43,13 @@ def centered(
     own_view = ctx.operand(x, "linear")
     steps += lower_binary(ctx, Binary.SUB, own_view, zero, y)
     return y
+
+
+def require_quantized(*values: Value) -> None:
+    """Raises InvalidModelError where a quantized tensor, or a zero point, is no integer."""
+    for value in values:
+        if not value.dtype.startswith(("int", "uint")):
+            raise InvalidModelError(f"'{value.name}' is {value.dtype}, expected int8 or uint8")
 
 
 def factor_array(a: Array, b: Array, c: Array) -> Array:

@@ -12,7 +12,9 @@ from typing import ClassVar
 from vkconv.dispatch import View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import DEVICE_DTYPES, Operator, known_ints, normalise_axis, operator
+from vkconv.ops.operator import DEVICE_DTYPES, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import known_ints, normalise_axis
 
 Shape = tuple[int, ...]
 

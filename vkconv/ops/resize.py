@@ -11,19 +11,18 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import (
-    FLOATS,
-    Lowering,
-    Operator,
-    Tensor,
-    UnknownShapeError,
-    normalise_axis,
-    operator,
-)
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import FLOATS, Operator, UnknownShapeError
+from vkconv.ops.registry import operator
 from vkconv.ops.resize_kernels import resize
 from vkconv.ops.resize_tables import AxisTable, Sampling, axis_table
+from vkconv.ops.shapes import normalise_axis
 
 Shape = tuple[int, ...]
+
+#: elements of an axis that is resized, and of the table that says how: planning makes it in a
+#: second, and its positions are exact as 32-bit floats
+LONGEST_TABLE = 1 << 22
 
 
 class _Resizing(Operator):
@@ -52,9 +51,11 @@ class _Resizing(Operator):
         out, scales = self.target(shape, *rest)
         roi, sampling = self.region(len(shape), *rest), self.sampling()
         found: dict[int, AxisTable] = {}
+        if 0 in shape or 0 in out:  # nothing to sample, however long the other axes are
+            return found
         for axis, size in enumerate(shape):
             crops = sampling.coordinates == "tf_crop_and_resize"
-            if size == 0 or out[axis] == 0 or (scales[axis] == 1 and not crops):
+            if scales[axis] == 1 and not crops:
                 continue
             # (tf_half_pixel_for_nn would move an axis of scale 1 by half a pixel otherwise)
             table = axis_table(size, out[axis], scales[axis], roi[axis], sampling)
@@ -64,7 +65,10 @@ class _Resizing(Operator):
 
     def infer(self, x: Value, *rest: Value | None) -> TensorType:
         self.sampling().check()
-        return TensorType(x.dtype, self.target(x.dims, *_known(rest))[0])
+        out, scales = self.target(x.dims, *_known(rest))
+        if 0 not in x.dims and 0 not in out:
+            _check_lengths(x.dims, out, scales)
+        return TensorType(x.dtype, out)
 
     def reference(self, x: Array, *rest: Array | None) -> Array:
         shape, _ = self.target(x.shape, *rest)
@@ -107,6 +111,16 @@ class _Resizing(Operator):
         assert x is not None
         tables = self.tables(x.shape, *[None if t is None else t.array for t in rest])
         return resize(ctx, ctx.operand(x, y.layout), y, tables, self.fill())
+
+
+def _check_lengths(shape: Shape, out: Shape, scales: Sequence[float]) -> None:
+    """Raises InvalidModelError where the table of an axis would be beyond LONGEST_TABLE."""
+    for axis, (size, wanted, scale) in enumerate(zip(shape, out, scales, strict=True)):
+        if scale != 1 and max(size, wanted, wanted / min(scale, 1.0)) > LONGEST_TABLE:
+            raise InvalidModelError(
+                f"{size} elements of axis {axis} are resized to {wanted}; {LONGEST_TABLE} are the "
+                "most; use a smaller size"
+            )
 
 
 @operator("Resize", since=(10, 11, 13, 18, 19))

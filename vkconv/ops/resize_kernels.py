@@ -9,10 +9,11 @@ import numpy as np
 
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.ir import Array
-from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.copying import Dim, c4_strides, row_major, strided_copy
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering
 from vkconv.ops.resize_tables import AxisTable
+from vkconv.ops.shapes import ceil_div
 
 
 def resize(

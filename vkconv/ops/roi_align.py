@@ -10,8 +10,11 @@ import numpy as np
 from vkconv.dispatch import Dispatch, c4_dims
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import FLOATS, Lowering, Operator, Tensor, ceil_div, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import FLOATS, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import ceil_div
 
 #: a bin gets no more points per axis than a region of this many times the map's size would give
 #: it: regions are data, and must not be able to stop a device

@@ -14,10 +14,13 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, broadcast_shapes, normalise_axis, operator
 from vkconv.ops.copying import Dim, row_major, strided_copy
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
 from vkconv.ops.reduction_kernels import CHUNK, MOST_ITERATIONS, lanes_per_row
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import broadcast_shapes, normalise_axis
 
 
 class Norm(IntEnum):

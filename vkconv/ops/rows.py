@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vkconv.capabilities import DeviceCaps
-from vkconv.ops.base import ceil_div
 from vkconv.ops.grids import Grid, lanes
 from vkconv.ops.reduction_kernels import CHUNK, MOST_ITERATIONS, lanes_per_row
+from vkconv.ops.shapes import ceil_div
 
 #: rows from this length on are worth sharing
 SHARED_LENGTH = 16

@@ -13,15 +13,6 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import (
-    ARITHMETIC,
-    DEVICE_DTYPES,
-    Lowering,
-    Operator,
-    Tensor,
-    normalise_axis,
-    operator,
-)
 from vkconv.ops.copying import row_major
 from vkconv.ops.gather_elements import (
     STRIDED_DIMS,
@@ -37,6 +28,9 @@ from vkconv.ops.gather_nd import (
     tuple_strides,
 )
 from vkconv.ops.indexing import require_indices, wrap
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import ARITHMETIC, DEVICE_DTYPES, Operator
+from vkconv.ops.registry import operator
 from vkconv.ops.scatter_kernels import (
     Reduction,
     Targets,
@@ -44,6 +38,7 @@ from vkconv.ops.scatter_kernels import (
     reduction_named,
     scatter,
 )
+from vkconv.ops.shapes import normalise_axis
 
 
 @dataclass(eq=False)

@@ -15,12 +15,12 @@ from enum import IntEnum
 
 import numpy as np
 
-from vkconv.dispatch import Dispatch, View
-from vkconv.errors import InvalidModelError
+from vkconv.dispatch import ELEMENT_BYTES, Dispatch, View
+from vkconv.errors import InvalidModelError, UnsupportedModelError
 from vkconv.ir import Array
-from vkconv.ops.base import Lowering, Tensor
 from vkconv.ops.copying import Dim, strided_copy
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.picking import pick_slices
 from vkconv.ops.sorting import sort_rows
 
@@ -135,6 +135,12 @@ def _constant_last(
 ) -> tuple[list[Dispatch], View, _Sorted | None]:
     array = indices.array
     assert array is not None
+    if targets.count * ELEMENT_BYTES > ctx.caps.max_storage_buffer_range:
+        raise UnsupportedModelError(
+            f"a scatter over {targets.count} targets takes {targets.count * ELEMENT_BYTES} bytes "
+            "for a table of them, more than the device's maxStorageBufferRange of "
+            f"{ctx.caps.max_storage_buffer_range}; use a smaller input size"
+        )
     tag = f"scatter {targets.index} {targets.count} {targets.push}"
     if reduction == Reduction.NONE or not targets.updates:
         last = ctx.prepack(

@@ -8,8 +8,9 @@ What is taken keeps its order.
 from __future__ import annotations
 
 from vkconv.dispatch import Dispatch, View
-from vkconv.ops.base import Lowering, ceil_div
+from vkconv.ops.lowering import Lowering
 from vkconv.ops.rows import full_grid
+from vkconv.ops.shapes import ceil_div
 
 #: rows from this length on, of which at most this share is kept: sorting them whole would take
 #: longer

@@ -12,7 +12,12 @@ from typing import NoReturn
 
 from vkconv.errors import InvalidModelError, UnsupportedModelError
 from vkconv.ir import Value
-from vkconv.ops.base import Operator, known_ints, operator
+from vkconv.ops.operator import Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import ceil_div, known_ints
+
+#: a sequence may not be longer: each of its tensors is a value of the graph
+LONGEST = 4096
 
 
 class OfSequences(Operator):
@@ -101,7 +106,7 @@ class SplitToSequence(OfSequences):
     def sizes(self, length: int, split: Value | None) -> Sequence[int] | None:
         """The sizes of the parts; None where the model computes them."""
         if split is None:
-            return [1] * length
+            return [1] * _checked_count(length)
         if split.array is None:
             return None
         if split.array.dtype.kind not in "iu":
@@ -114,4 +119,12 @@ class SplitToSequence(OfSequences):
         size = int(split.array)
         if size < 1:
             raise InvalidModelError(f"parts of size {size}")
+        _checked_count(ceil_div(length, size))
         return [min(size, length - start) for start in range(0, length, size)]
+
+
+def _checked_count(parts: int) -> int:
+    """Raises InvalidModelError where a sequence would have more tensors than LONGEST."""
+    if parts > LONGEST:
+        raise InvalidModelError(f"a sequence of {parts} tensors, more than {LONGEST}")
+    return parts

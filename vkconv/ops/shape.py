@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import Operator, operator
+from vkconv.ops.operator import Operator
+from vkconv.ops.registry import operator
 
 
 @operator("Shape", since=(1, 13, 15, 19, 21, 23, 24, 25))

@@ -6,7 +6,7 @@ import numpy as np
 
 from vkconv.ir import Array
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import operator
+from vkconv.ops.registry import operator
 from vkconv.ops.unary import Unary
 
 

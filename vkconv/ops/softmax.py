@@ -11,9 +11,12 @@ import numpy as np
 
 from vkconv.dispatch import Dispatch
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, normalise_axis, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
 from vkconv.ops.reduction_kernels import CHUNK, MOST_ITERATIONS, lanes_per_row
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import normalise_axis
 
 
 @dataclass(eq=False)

@@ -7,9 +7,10 @@ than reading them.
 from __future__ import annotations
 
 from vkconv.dispatch import Dispatch, View
-from vkconv.ops.base import Lowering, ceil_div
 from vkconv.ops.grids import lanes, spread
+from vkconv.ops.lowering import Lowering
 from vkconv.ops.rows import full_grid
+from vkconv.ops.shapes import ceil_div
 
 #: elements in all that the kernels sort: beyond, their loops would have too many iterations (see
 #: reduction_kernels)

@@ -10,18 +10,11 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import (
-    DEVICE_DTYPES,
-    Lowering,
-    Operator,
-    Tensor,
-    Types,
-    ceil_div,
-    known_ints,
-    normalise_axis,
-    operator,
-)
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, Operator, Types
 from vkconv.ops.regions import Region, copy_region, region_layout, region_view
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import ceil_div, known_ints, normalise_axis
 
 
 @operator("Split", since=(1, 2, 11, 13, 18))

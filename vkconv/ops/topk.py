@@ -13,20 +13,15 @@ from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.arg_extreme import arg_extreme
-from vkconv.ops.base import (
-    DEVICE_DTYPES,
-    Lowering,
-    Operator,
-    Tensor,
-    known_ints,
-    normalise_axis,
-    operator,
-)
 from vkconv.ops.gather_elements import gather_elements
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, Operator
 from vkconv.ops.reduction_kernels import MOST_ITERATIONS
+from vkconv.ops.registry import operator
 from vkconv.ops.rows import MANY_ROWS, rows_along
 from vkconv.ops.selecting import select_rows, worth_selecting
+from vkconv.ops.shapes import known_ints, normalise_axis
 from vkconv.ops.sorting import MOST_ELEMENTS, sort_rows
 
 #: so few elements are found one by one, where there are so many rows that every lane has its own

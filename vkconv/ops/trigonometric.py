@@ -15,7 +15,10 @@ import numpy as np
 
 from vkconv.dispatch import Dispatch
 from vkconv.ir import Array, Layout, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, is_c4, operator
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import is_c4
 from vkconv.ops.unary import lower_elementwise
 
 

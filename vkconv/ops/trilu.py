@@ -11,8 +11,10 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import DTYPES, Array, TensorType, Value
-from vkconv.ops.base import DEVICE_DTYPES, Lowering, Operator, Tensor, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, Operator
+from vkconv.ops.registry import operator
 
 
 @operator("Trilu", since=(14,))

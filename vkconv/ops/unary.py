@@ -16,8 +16,11 @@ import numpy as np
 from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import Lowering, Operator, Tensor, is_c4, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import is_c4
 from vkconv.ops.unary_int import IntegerFunction, lower_unary_int
 
 Function = Callable[[Array], Array]

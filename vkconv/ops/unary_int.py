@@ -10,8 +10,10 @@ import numpy as np
 
 from vkconv.dispatch import Dispatch, View
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import Lowering, Operator, Tensor, operator
 from vkconv.ops.grids import spread
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import Operator
+from vkconv.ops.registry import operator
 
 
 class IntegerFunction(IntEnum):

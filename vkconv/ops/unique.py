@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import Operator, UnknownShapeError, normalise_axis, operator
+from vkconv.ops.operator import Operator, UnknownShapeError
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import normalise_axis
 
 
 @operator("Unique", since=(11, 28))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -11,10 +10,12 @@ import numpy as np
 from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
-from vkconv.ops.base import DEVICE_DTYPES, Lowering, Operator, Tensor, broadcast_shapes, operator
 from vkconv.ops.binary import require_same_dtype, too_many_dimensions
-from vkconv.ops.broadcasting import KERNEL_DIMENSIONS, in_vec4s, lane_dimensions, linear_walk
-from vkconv.ops.grids import spread
+from vkconv.ops.broadcasting import in_vec4s, linear_walk, walk_grid
+from vkconv.ops.lowering import Lowering, Tensor
+from vkconv.ops.operator import DEVICE_DTYPES, Operator
+from vkconv.ops.registry import operator
+from vkconv.ops.shapes import broadcast_shapes
 
 
 @operator("Where", since=(9, 16))
@@ -48,10 +49,7 @@ class Where(Operator):
         if quarter is not None:
             walk, splats = quarter
         walk = walk.padded()
-        over_lanes = lane_dimensions(walk)
-        rows = KERNEL_DIMENSIONS - over_lanes
-        width = prod(walk.size[rows:])
-        grid = spread(ctx.caps, width, prod(walk.size[3:rows]), prod(walk.size[:3]))
+        grid = walk_grid(ctx.caps, walk)
         return [
             ctx.dispatch(
                 "where",
@@ -64,7 +62,6 @@ class Where(Operator):
                 },
                 {
                     **grid.spec,
-                    "lane_dimensions": over_lanes,
                     "condition_splat": int(splats[0]),
                     "a_splat": int(splats[1]),
                     "b_splat": int(splats[2]),

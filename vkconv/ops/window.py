@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vkconv.errors import InvalidModelError
-from vkconv.ops.base import ceil_div
+from vkconv.ops.shapes import ceil_div
 
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 
@@ -32,6 +32,18 @@ class Axis:
         """Padding that makes all taps exist; ceil mode may reach beyond the declared padding."""
         reach = (self.out - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
         return self.begin, max(self.end, reach - self.begin - self.size)
+
+    @property
+    def trimmed(self) -> Axis:
+        """The same windows without the taps that are outside the input in all of them: a window may
+        have any number of those. ``begin`` and ``end`` follow; no tap at all may be left."""
+        last_start = (self.out - 1) * self.stride - self.begin
+        first = max(0, min(-(last_start // self.dilation), self.begin // self.dilation))
+        end = min(self.kernel, ceil_div(self.size + self.begin, self.dilation))
+        kernel = max(end - first, 0)
+        begin = self.begin - first * self.dilation
+        reach = (self.out - 1) * self.stride + (kernel - 1) * self.dilation + 1
+        return replace(self, kernel=kernel, begin=begin, end=max(0, reach - begin - self.size))
 
 
 def check_auto_pad(auto_pad: str) -> None:

@@ -14,13 +14,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from vkconv.dispatch import Dispatch, View
+from vkconv.dispatch import Dispatch, Packing, View
 from vkconv.ir import Array
-from vkconv.ops.base import Lowering, Tensor, ceil_div
 from vkconv.ops.conv_dispatch import conv_dispatch
 from vkconv.ops.conv_epilogue import Epilogue
 from vkconv.ops.conv_problem import ONE, Choice, Problem
+from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.packing import pad_axis
+from vkconv.ops.shapes import ceil_div
 from vkconv.ops.window import Axis
 
 #: G by the edge m of a patch's outputs
@@ -45,7 +46,7 @@ EDGES = {"winograd_4x4": 4, "winograd_2x2": 2}
 COLUMNS = 768
 
 
-def transformed_weights(weight: Array, edge: int, tile: int) -> Array:
+def transformed_weights(weight: Array, edge: int, tile: int) -> Packing:
     """G g G^T of every kernel of (M, C, 3, 3), as ``pack_tiles`` packs with a group for each
     element: float32 (elements, tiles of outputs, biases of zero | blocks x tile x 4 inputs).
 
@@ -56,17 +57,25 @@ def transformed_weights(weight: Array, edge: int, tile: int) -> Array:
     transform = np.kron(G[edge], G[edge]).astype(np.float32)
     out_channels, in_channels = weight.shape[:2]
     tiles, blocks = ceil_div(out_channels, tile), ceil_div(in_channels, 4)
-    padded = np.zeros((tiles * tile, blocks * 4, 9), np.float32)
-    padded[:out_channels, :in_channels] = weight.reshape(out_channels, in_channels, 9)
-    split = padded.reshape(tiles, tile, blocks, 4, 9).transpose(0, 4, 2, 1, 3)
-    kernels = np.ascontiguousarray(split).reshape(tiles, 9, -1)
-    packed = np.zeros((len(transform), tiles, tile + kernels.shape[2]), np.float32)
-    for row in range(tiles):
-        for first in range(0, kernels.shape[2], COLUMNS):
-            part = kernels[row, :, first : first + COLUMNS]
-            target = packed[:, row, tile + first : tile + first + part.shape[1]]
-            np.matmul(transform, part, out=target)
-    return packed
+    columns = blocks * tile * 4
+
+    def write(packed: Array) -> None:
+        packed[:, :, :tile] = 0
+        # the kernels of one tile of outputs: few enough to stay in the processor's cache
+        kernels = np.zeros((9, blocks, tile, 4), np.float32)
+        flat = kernels.reshape(9, columns)
+        for row in range(tiles):
+            part = weight[row * tile : (row + 1) * tile].reshape(-1, in_channels, 9)
+            outputs = len(part)
+            kernels[:, :, outputs:] = 0
+            split = pad_axis(part, 1, 4).reshape(outputs, blocks, 4, 9)
+            kernels[:, :, :outputs] = split.transpose(3, 1, 0, 2)
+            for first in range(0, columns, COLUMNS):
+                last = min(first + COLUMNS, columns)
+                target = packed[:, row, tile + first : tile + last]
+                np.matmul(transform, flat[:, first:last], out=target)
+
+    return Packing((len(transform), tiles, tile + columns), write)
 
 
 def lower_winograd(
@@ -88,7 +97,7 @@ def lower_winograd(
     weights = ctx.prepack(
         array,
         f"winograd weights {edge} {choice.output_tile}",
-        lambda: transformed_weights(array, edge, choice.output_tile),
+        transformed_weights(array, edge, choice.output_tile),
     )
     patches = {
         "tiles_y": ceil_div(problem.y.out, edge),

@@ -11,17 +11,24 @@ from collections.abc import Callable
 
 from vkconv.capabilities import DeviceCaps
 from vkconv.ir import Graph
+from vkconv.passes.absorb_channel_order import absorb_channel_order
 from vkconv.passes.assign_layouts import assign_layouts
 from vkconv.passes.bound_integers import bound_integers
 from vkconv.passes.cancel_transposes import cancel_transposes
+from vkconv.passes.chain_max_pools import chain_max_pools
 from vkconv.passes.eliminate_identities import eliminate_identities
 from vkconv.passes.fuse_activation import fuse_activation
 from vkconv.passes.fuse_attention import fuse_attention
+from vkconv.passes.fuse_bias import fuse_bias
+from vkconv.passes.fuse_channel_scale import fuse_channel_scale
+from vkconv.passes.fuse_conversion_affine import fuse_conversion_affine
+from vkconv.passes.fuse_deform_operands import fuse_deform_operands
 from vkconv.passes.fuse_deform_scaling import fuse_deform_scaling
 from vkconv.passes.fuse_layer_normalization import fuse_layer_normalization
 from vkconv.passes.fuse_linear_branches import fuse_linear_branches
 from vkconv.passes.fuse_residual import fuse_residual
 from vkconv.passes.infer_and_fold import infer_and_fold, unresolved
+from vkconv.passes.merge_parallel_convolutions import merge_parallel_convolutions
 from vkconv.passes.recognise_activations import recognise_activations
 from vkconv.passes.recognise_channel_shuffle import recognise_channel_shuffle
 from vkconv.passes.recognise_deform_conv import recognise_deform_conv
@@ -42,6 +49,7 @@ __all__ = [
 PASSES: tuple[Callable[[Graph], None], ...] = (
     eliminate_identities,
     cancel_transposes,
+    chain_max_pools,
     recognise_channel_shuffle,
     recognise_activations,
     recognise_group_normalization,
@@ -50,8 +58,13 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
     fuse_linear_branches,
     recognise_deform_conv,
     fuse_deform_scaling,
+    fuse_bias,
     fuse_activation,
     fuse_residual,
+    fuse_channel_scale,
+    fuse_deform_operands,
+    absorb_channel_order,
+    merge_parallel_convolutions,
     bound_integers,
 )
 
@@ -105,3 +118,4 @@ def finish(graph: Graph, caps: DeviceCaps) -> None:
     graph.keep_live()
     split_large_weights(graph, caps)
     assign_layouts(graph, caps)
+    fuse_conversion_affine(graph)

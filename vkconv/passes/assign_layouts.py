@@ -1,8 +1,8 @@
 """Where each node runs, and the layout of each value.
 
 Conversions become nodes (ToC4, ToLinear) of the graph. Greedy in topological order: a node says
-which layout it wants, given those its inputs have; a value is converted at most once in each
-direction, however many readers want the other layout.
+which layout it wants, given those its inputs have (but for what ``keep_linear`` finds); a value is
+converted at most once in each direction, however many readers want the other layout.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import ELEMENT_BYTES
 from vkconv.ir import Graph, Layout, Node, Value
-from vkconv.ops.base import DEVICE_DTYPES, Operator, create, has_method
+from vkconv.ops.operator import DEVICE_DTYPES, Operator, has_method
+from vkconv.ops.registry import create
 from vkconv.passes.bound_integers import interval
+from vkconv.passes.keep_linear import keep_linear
 
 
 def assign_layouts(graph: Graph, caps: DeviceCaps) -> None:
@@ -33,10 +35,13 @@ def assign_layouts(graph: Graph, caps: DeviceCaps) -> None:
             converted[(node.outputs[0], value.layout)] = value
         return converted[key]
 
-    for node in graph.nodes:
-        op = create(node)
+    operators = {node: create(node) for node in graph.nodes}
+    for node, op in operators.items():
         node.host_reason = host_reason(op, node, caps)
-        layout: Layout = "linear" if node.host_reason else op.layout(node.inputs, node.outputs)
+    linear = keep_linear(graph, operators)
+    for node, op in operators.items():
+        kept = node.host_reason is not None or node in linear
+        layout: Layout = "linear" if kept else op.layout(node.inputs, node.outputs)
         node.inputs = [
             None if v is None else in_layout(v, "linear" if i in op.linear_inputs else layout)
             for i, v in enumerate(node.inputs)

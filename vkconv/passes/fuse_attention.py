@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Graph, Node, TensorType, Value
-from vkconv.ops.base import FLOATS, broadcast_shapes, create
+from vkconv.ops.operator import FLOATS
+from vkconv.ops.registry import create
+from vkconv.ops.shapes import broadcast_shapes
 from vkconv.passes.patterns import produced_by, single_user, split_scalar
 
 Uses = dict[Value, list[Node]]

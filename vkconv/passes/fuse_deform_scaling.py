@@ -13,9 +13,8 @@ from collections.abc import Collection
 
 import numpy as np
 
-from vkconv.ir import Array, Fusion, Graph, Names, Node, Value, constant
-from vkconv.passes.linear_map import InexactError, LinearMap
-from vkconv.passes.linear_nodes import read
+from vkconv.ir import Array, Fusion, Graph, Names, Node, constant
+from vkconv.passes.linear_nodes import read_scaling
 from vkconv.passes.linear_spaces import Space
 from vkconv.passes.patterns import single_user
 
@@ -40,13 +39,13 @@ def fuse_deform_scaling(graph: Graph, reserved: Collection[str] = ()) -> None:
             after = single_user(graph, value, uses)
             if after is None or after.name in reserved:
                 break
-            scaling = _scaling(after, value, kernel.shape[0])
+            scaling = read_scaling(after, value, Space(kernel.shape[0], 4))
             if scaling is None:
                 break
-            factor = scaling.kernel.reshape(-1)
+            factor, offset = scaling
             with np.errstate(all="ignore"):
                 kernel = kernel * factor[:, None, None, None]
-                bias = bias * factor + scaling.bias
+                bias = bias * factor + offset
             gone.append(after)
             value = after.outputs[0]
         dtype = weights[0].dtype
@@ -70,17 +69,6 @@ def _weights(conv: Node) -> tuple[Array, Array] | None:
     if bias.array is None or bias.array.shape != (outputs,):
         return None
     return kernel.array, bias.array
-
-
-def _scaling(node: Node, value: Value, channels: int) -> LinearMap | None:
-    """What ``node`` does to ``value``, where it is one factor and one offset for each channel."""
-    try:
-        reading = read(node, {value: Space(channels, 4)})
-    except InexactError:
-        return None
-    if reading is None or reading.x is not value or not reading.map.is_depthwise:
-        return None
-    return reading.map if reading.map.window.is_unit and reading.map.outside is None else None
 
 
 def _absorb(

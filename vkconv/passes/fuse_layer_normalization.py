@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vkconv.ir import Array, Graph, Node, Value, constant
-from vkconv.ops.base import FLOATS
+from vkconv.ops.operator import FLOATS
 from vkconv.passes.patterns import produced_by, scalar, single_user, split_scalar
 
 Uses = dict[Value, list[Node]]

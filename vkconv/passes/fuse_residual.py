@@ -13,6 +13,9 @@ from vkconv.ir import Graph, Node, Value
 from vkconv.passes.fuse_activation import absorb_activation
 from vkconv.passes.patterns import single_user
 
+#: by operator: where its bias stands among the inputs, and where its fused form has the residual
+_POSITIONS = {"Conv": (2, 3), "DeformConv": (3, 5)}
+
 
 def fuse_residual(graph: Graph) -> None:
     uses = graph.uses()
@@ -39,12 +42,14 @@ def _operands(
         if value is None or other is None or other.is_constant or value is other:
             continue
         conv = value.producer
-        if conv is None or conv.op_type != "Conv" or single_user(graph, value, uses) is not add:
+        if conv is None or conv.op_type not in _POSITIONS:
+            continue
+        if conv.domain not in ("", "vkconv") or single_user(graph, value, uses) is not add:
             continue
         known = value.type is not None and other.type is not None and value.type == other.type
         if not known or not value.known_type.is_static or value.known_type.rank not in (3, 4):
             continue
-        if len(conv.inputs) > 3 or not _weights_known(conv):
+        if _has_residual(conv) or not _weights_known(conv):
             continue
         ready = other.producer is None or order[id(other.producer)] < order[id(conv)]
         if ready and (best[0] is None or order[id(conv)] > order[id(best[0])]):
@@ -52,12 +57,21 @@ def _operands(
     return best
 
 
+def _has_residual(conv: Node) -> bool:
+    _, position = _POSITIONS[conv.op_type]
+    return len(conv.inputs) > position and conv.inputs[position] is not None
+
+
 def _weights_known(conv: Node) -> bool:
-    return all(v is None or v.is_constant for v in conv.inputs[1:3])
+    bias, _ = _POSITIONS[conv.op_type]
+    weights = (conv.inputs[1], *conv.inputs[bias : bias + 1])
+    return all(v is None or v.is_constant for v in weights)
 
 
 def _fuse(graph: Graph, conv: Node, residual: Value, add: Node) -> None:
-    conv.inputs = [*conv.inputs, *[None] * (3 - len(conv.inputs)), residual]
+    _, position = _POSITIONS[conv.op_type]
+    missing = [None] * max(0, position - len(conv.inputs))
+    conv.inputs = [*conv.inputs[:position], *missing, residual, *conv.inputs[position + 1 :]]
     conv.domain, conv.opset = "vkconv", 1
     conv.attributes["residual"] = "last" if "activation" in conv.attributes else "first"
     conv.fused += [add.name, *add.fused]

@@ -12,8 +12,9 @@ import numpy as np
 
 from vkconv.errors import InvalidModelError, NodeProblem, UnsupportedModelError, VkconvError
 from vkconv.ir import Array, Graph, Node, TensorType, Value, constant, type_of
-from vkconv.ops.base import Operator, UnknownShapeError, as_tuple, create, infer_types
 from vkconv.ops.control_flow import If, Repeated
+from vkconv.ops.operator import Operator, UnknownShapeError, as_tuple
+from vkconv.ops.registry import create, infer_types
 from vkconv.passes.align_operands import align_operands
 from vkconv.passes.inline_control_flow import CONTROL_FLOW, Inliner
 from vkconv.passes.resolve_sequences import Sequences

@@ -20,8 +20,8 @@ import numpy as np
 
 from vkconv.errors import VkconvError
 from vkconv.ir import Array, Graph, Names, Node, Value, constant
-from vkconv.ops.base import create
-from vkconv.ops.control_flow import If, Loop, Repeated, Scan, flag
+from vkconv.ops.control_flow import If, Loop, Repeated, Scan, flag, trip_count
+from vkconv.ops.registry import create
 
 #: an unrolled loop leaves no more nodes than this behind
 UNROLLED_NODES = 1024
@@ -75,9 +75,8 @@ def _inline_branch(op: If, node: Node, inliner: Inliner) -> list[Node] | None:
     cond, *captured = node.inputs
     if cond is None or cond.array is None:
         return None
+    op.check(len(captured))
     branch = op.branch(cond.array)
-    if len(branch.outputs) != len(node.outputs) or len(branch.inputs) != len(captured):
-        op.infer(cond, *(v for v in captured if v is not None))
     nodes, results = _instantiate(branch, captured, node.name, inliner.names, node.outputs)
     return inliner.fold(nodes + _renamed(results, node, inliner.names))
 
@@ -87,7 +86,7 @@ def _unroll_loop(op: Loop, node: Node, inliner: Inliner) -> list[Node] | None:
     trips, cond, *given = node.inputs
     if (trips is not None and trips.array is None) or (cond is not None and cond.array is None):
         return None
-    last = None if trips is None or trips.array is None else int(trips.array.reshape(-1)[0])
+    last = trip_count(None if trips is None else trips.array)
     going_on = cond is None or cond.array is None or flag(cond.array, "the condition")
     states = op.state_count()
     state, captured = given[:states], given[states:]

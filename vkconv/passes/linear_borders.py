@@ -14,7 +14,8 @@ from math import prod
 import numpy as np
 
 from vkconv.ir import Array, Node, Value
-from vkconv.ops.base import as_tuple, create
+from vkconv.ops.operator import as_tuple
+from vkconv.ops.registry import create
 from vkconv.passes.linear_map import LinearMap, moved
 from vkconv.passes.linear_window import Taps, Window
 

@@ -14,9 +14,9 @@ import numpy as np
 from vkconv.errors import VkconvError
 from vkconv.ir import Array, Node, Value
 from vkconv.ops.average_pool import AveragePool
-from vkconv.ops.base import check_inputs, create
 from vkconv.ops.batch_normalization import BatchNormalization
 from vkconv.ops.conv_geometry import per_axis
+from vkconv.ops.registry import check_inputs, create
 from vkconv.passes.linear_map import InexactError, LinearMap, diagonal, moved
 from vkconv.passes.linear_products import (
     Reading,
@@ -48,6 +48,19 @@ def read(node: Node, spaces: dict[Value, Space]) -> Reading | None:
         return reader(node, spaces)
     except VkconvError:  # attributes that do not fit: planning will say so
         return None
+
+
+def read_scaling(node: Node, value: Value, space: Space) -> tuple[Array, Array] | None:
+    """(factor, offset) of each channel, where that is all that ``node`` does to ``value``."""
+    try:
+        reading = read(node, {value: space})
+    except InexactError:
+        return None
+    if reading is None or reading.x is not value or not reading.map.is_depthwise:
+        return None
+    if not reading.map.window.is_unit or reading.map.outside is not None:
+        return None
+    return reading.map.kernel.reshape(-1), reading.map.bias
 
 
 def _normalisation(node: Node, spaces: dict[Value, Space]) -> Reading | None:

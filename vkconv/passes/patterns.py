@@ -6,7 +6,7 @@ import numpy as np
 
 from vkconv.ir import Graph, Node, Value
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.base import create, find_operator
+from vkconv.ops.registry import create, find_operator
 
 
 def single_user(graph: Graph, value: Value, uses: dict[Value, list[Node]]) -> Node | None:

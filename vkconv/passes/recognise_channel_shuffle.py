@@ -21,7 +21,8 @@ import numpy as np
 
 from vkconv.errors import VkconvError
 from vkconv.ir import Array, Graph, Node, TensorType, Value
-from vkconv.ops.base import DEVICE_DTYPES, as_tuple, create
+from vkconv.ops.operator import DEVICE_DTYPES, as_tuple
+from vkconv.ops.registry import create
 
 _RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 #: operators that move elements without a look at them, given constants beside their first input

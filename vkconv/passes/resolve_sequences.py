@@ -16,11 +16,9 @@ import numpy as np
 
 from vkconv.errors import InvalidModelError, VkconvError
 from vkconv.ir import Array, Names, Node, Value, constant
-from vkconv.ops.base import create, find_operator, normalise_axis
-from vkconv.ops.sequences import ConcatFromSequence, OfSequences, SplitToSequence
-
-#: a sequence may not be longer: each of its tensors is a value of the graph
-LONGEST = 4096
+from vkconv.ops.registry import create, find_operator
+from vkconv.ops.sequences import LONGEST, ConcatFromSequence, OfSequences, SplitToSequence
+from vkconv.ops.shapes import normalise_axis
 
 
 class Sequences:

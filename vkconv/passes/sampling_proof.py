@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from vkconv.ir import Array, Node, Value
-from vkconv.ops.base import as_tuple, create
+from vkconv.ops.operator import as_tuple
+from vkconv.ops.registry import create
 from vkconv.passes.sampling_geometry import NotSampling
 from vkconv.passes.traced_sampling import Sampling
 

@@ -17,7 +17,7 @@ from vkconv.ir import Graph, Node, TensorType, Value, constant
 _WEIGHTS = {"Conv": (0, 2), "ConvTranspose": (1, 2), "DeformConv": (0, 3)}
 #: outputs of a part are a multiple of the largest tile
 _TILE = 16
-_RESIDUAL = 3
+_RESIDUAL = {"Conv": 3, "DeformConv": 5}
 
 
 def split_large_weights(graph: Graph, caps: DeviceCaps) -> None:
@@ -67,10 +67,11 @@ def _part(node: Node, first: int, last: int, axis: int, bias_at: int) -> list[No
         value = inputs[position] if position < len(inputs) else None
         if value is not None and value.array is not None:
             inputs[position] = constant(f"{value.name}/{first}:{last}", value.array[index])
-    residual = inputs[_RESIDUAL] if node.domain and len(inputs) > _RESIDUAL else None
-    if residual is not None and node.op_type == "Conv":
+    at = _RESIDUAL.get(node.op_type, len(inputs))
+    residual = inputs[at] if node.domain and len(inputs) > at else None
+    if residual is not None:
         before.append(_channels(residual, first, last))
-        inputs[_RESIDUAL] = before[0].outputs[0]
+        inputs[at] = before[0].outputs[0]
     name = node.name if first == 0 else f"{node.name}/{first}:{last}"
     n, _, *spatial = node.outputs[0].dims
     type_ = TensorType(node.outputs[0].dtype, (n, last - first, *spatial))

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch, HostSlot, HostStep, Plan, Port, Step, Storage, View
-from vkconv.errors import BuildError, VkconvError
+from vkconv.errors import BuildError, UnsupportedModelError, VkconvError
 from vkconv.ir import Graph, Node, Value
-from vkconv.ops.base import Operator, Tensor, create
+from vkconv.ops.lowering import Tensor
+from vkconv.ops.operator import Operator
+from vkconv.ops.registry import create
 from vkconv.plan.arena import Lifetime, lower_bound, place_storages
 from vkconv.plan.barriers import with_barriers
 from vkconv.plan.constants import ConstantStore
@@ -24,7 +26,7 @@ from vkconv.plan.views import ViewAssignment
 __all__ = ["ConstantStore", "make_plan"]
 
 #: how much larger the arena may get for dispatches that need not wait for each other
-WAVES_MAY_COST = 1.05
+WAVES_MAY_COST = 1.1
 
 
 def make_plan(
@@ -33,15 +35,17 @@ def make_plan(
     store: ConstantStore,
     choices: Mapping[str, str] | None = None,
     places: dict[Value, View | HostSlot] | None = None,
+    tuned: dict[str, set[str]] | None = None,
 ) -> Plan:
     """Plan a graph whose layouts are assigned. ``choices`` are what tuning found: the key of a
-    kernel's problem to the textual form of its choice. ``places`` takes where each value lies.
+    kernel's problem to the textual form of its choice. ``places`` takes where each value lies,
+    ``tuned`` the keys that each node found among the choices.
 
     Raises UnsupportedModelError when a limit of the device is exceeded.
     """
     operators = {node: create(node) for node in graph.nodes}
     views = ViewAssignment(graph, operators)
-    lowering = PlanLowering(caps, store, choices)
+    lowering = PlanLowering(caps, store, choices, tuned)
     steps: list[Step] = []
     for node in graph.nodes:
         if node.host_reason is not None:
@@ -55,16 +59,20 @@ def make_plan(
     )
     if places is not None:
         places.update({v: views.place(v) for v in graph.values() if not v.is_constant})
-    lifetimes = _lifetimes(steps, inputs, outputs)
+    lifetimes = _lifetimes([[step] for step in steps], inputs, outputs)
     arena_size = place_storages(lifetimes)
     if caps.kind != "cpu" and not caps.host_only:
         # A CPU driver runs dispatches one after the other anyway, and what was just written is in
         # its cache.
         waves = in_waves(steps, lowering.accesses)
-        of_waves = _lifetimes(waves, inputs, outputs)
-        size = place_storages(of_waves)
-        if size <= WAVES_MAY_COST * arena_size:
-            steps, lifetimes, arena_size = waves, of_waves, size
+        in_order = [step for wave in waves for step in wave]
+        # first as if a wave were one step, so that none in it waits for memory that another frees
+        for turns in (waves, [[step] for step in in_order]):
+            of_waves = _lifetimes(turns, inputs, outputs)
+            size = place_storages(of_waves)
+            if size <= WAVES_MAY_COST * arena_size:
+                steps, lifetimes, arena_size = in_order, of_waves, size
+                break
         else:
             place_storages(lifetimes)
     return Plan(
@@ -95,6 +103,10 @@ def _lower(
         dispatches = op.lower(lowering, inputs, outputs)
     except VkconvError:
         raise
+    except MemoryError as error:
+        raise UnsupportedModelError(
+            f"{node}: this process has no memory for its tables ({error}); use a smaller input size"
+        ) from error
     except Exception as error:
         raise BuildError(f"{node} could not be lowered: {type(error).__name__}: {error}") from error
     return [d for d in dispatches if all(d.grid)]
@@ -132,34 +144,34 @@ def _output_port(name: str, value: Value, views: ViewAssignment) -> Port:
 
 
 def _lifetimes(
-    steps: Sequence[Step], inputs: tuple[Port, ...], outputs: tuple[Port, ...]
+    turns: Sequence[Sequence[Step]], inputs: tuple[Port, ...], outputs: tuple[Port, ...]
 ) -> list[Lifetime]:
-    """First and last step of every arena storage.
+    """First and last turn of every arena storage; a turn is what may run at the same time.
 
-    Inputs live from before the first step, outputs past the last.
+    Inputs live from before the first turn, outputs past the last.
     """
     lives: dict[int, Lifetime] = {}
 
-    def touch(storage: Storage, step: int) -> None:
+    def touch(storage: Storage, turn: int) -> None:
         if storage.is_constant:
             return
-        life = lives.setdefault(id(storage), Lifetime(storage, step, step))
-        life.first, life.last = min(life.first, step), max(life.last, step)
+        life = lives.setdefault(id(storage), Lifetime(storage, turn, turn))
+        life.first, life.last = min(life.first, turn), max(life.last, turn)
 
     for port in inputs:
         if isinstance(port.place, View):
             touch(port.place.storage, -1)
-    for index, step in enumerate(steps):
+    for turn, step in ((turn, step) for turn, steps in enumerate(turns) for step in steps):
         if isinstance(step, Dispatch):
             for bound in step.buffers.values():
-                touch(bound.storage, index)
+                touch(bound.storage, turn)
         else:
             for place in (*step.inputs, *step.outputs):
                 if isinstance(place, View):
-                    touch(place.storage, index)
+                    touch(place.storage, turn)
     for port in outputs:
         if isinstance(port.place, View):
-            touch(port.place.storage, len(steps))
+            touch(port.place.storage, len(turns))
     return list(lives.values())
 
 

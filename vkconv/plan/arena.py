@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,9 @@ from vkconv.dispatch import ALIGNMENT, Storage
 
 #: placements tried from one starting order
 ROUNDS = 40
-#: pairs of storages compared at most (a quarter of a second), for plans of thousands
-MOST_PAIRS = 4_000_000
+#: pairs of storages compared at most in a search (about 0.1 s): small nets get as many placements
+#: as they need, plans of thousands of storages three or four
+MOST_PAIRS = 1_000_000
 
 
 @dataclass(eq=False)
@@ -36,50 +38,121 @@ def place_storages(lifetimes: Sequence[Lifetime]) -> int:
     Greedy (Pisarchyk & Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020): one
     after the other in some order, each in the lowest gap between those alive at the same time. Then
     the storage that ends highest gets its turn earlier, and again, while that may help; then the
-    same from another order. Of the nets under tests/models, all but one end at the lower bound.
+    same from another order. Where none of them reaches the lower bound, a local search goes on from
+    the best: it moves storages of the pile whose end is the arena's end.
     """
-    least = lower_bound(lifetimes)
-    best: tuple[int, list[tuple[Lifetime, int]]] | None = None
-    rounds = max(1, min(ROUNDS, MOST_PAIRS // max(1, len(ORDERS) * len(lifetimes) ** 2)))
-    for key in ORDERS:
-        order = sorted(lifetimes, key=key)
-        for _ in range(rounds):
-            total, placed = _place(order)
-            if best is None or total < best[0]:
-                best = total, placed
-            if best[0] == least:
-                break
-            highest = max(placed, key=lambda item: item[1] + aligned(item[0].storage.size))[0]
-            position = order.index(highest)
-            order.insert(position // 2, order.pop(position))
-        if best is not None and best[0] == least:
-            break
-    if best is None:
+    if not lifetimes:
         return 0
-    for life, offset in best[1]:
+    search = _Search(lifetimes)
+    for key in ORDERS:
+        search.from_order(sorted(range(len(lifetimes)), key=lambda i: key(lifetimes[i])))
+    search.improve()
+    best = search.best
+    assert best is not None
+    for life, offset in zip(lifetimes, best.offsets, strict=True):
         life.storage.offset = offset
-    return best[0]
+    return best.total
 
 
-def _place(lifetimes: Sequence[Lifetime]) -> tuple[int, list[tuple[Lifetime, int]]]:
-    """The arena's size, and every storage's offset when they are placed in this order."""
-    placed: list[tuple[Lifetime, int]] = []
-    total = 0
-    for life in lifetimes:
-        size = aligned(life.storage.size)
-        offset = 0
-        neighbours = [
-            (start, start + aligned(other.storage.size))
-            for other, start in placed
-            if other.first <= life.last and life.first <= other.last
-        ]
-        for start, end in sorted(neighbours):
-            if offset + size <= start:
-                break
-            offset = max(offset, end)
-        placed.append((life, offset))
-        total = max(total, offset + size)
-    return total, placed
+@dataclass(frozen=True)
+class _Placement:
+    """What an order leads to: the arena's size, offsets by storage, the storage that ends last."""
+
+    order: list[int]
+    total: int
+    offsets: list[int]
+    highest: int
+
+
+class _Search:
+    """Placements of some storages (numbered), and the best of them so far."""
+
+    def __init__(self, lifetimes: Sequence[Lifetime]) -> None:
+        self._sizes = [aligned(life.storage.size) for life in lifetimes]
+        self._least = lower_bound(lifetimes)
+        self._meets = _meetings(lifetimes)
+        self._pairs = sum(map(len, self._meets)) + len(lifetimes)
+        self._budget = MOST_PAIRS
+        self.best: _Placement | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is a placement, and no better one or no time to look for it."""
+        if self.best is None:
+            return False
+        return self.best.total == self._least or self._budget < 0
+
+    def from_order(self, order: list[int]) -> None:
+        """Places in this order, and again with the storage that ends highest placed earlier."""
+        for _ in range(ROUNDS):
+            if self.is_over:
+                return
+            found = self._place(order)
+            position = order.index(found.highest)
+            order = order.copy()
+            order.insert(position // 2, order.pop(position))
+
+    def improve(self) -> None:
+        """Moves one storage of the highest pile to another turn, and keeps what is no worse.
+
+        Random, yet the same in every process: a plan is a function of its graph.
+        """
+        choose = random.Random(0)
+        current = self.best
+        while current is not None and not self.is_over:
+            order = current.order.copy()
+            moved = choose.choice(self._pile(current, choose))
+            position = order.index(moved)
+            # mostly earlier; now and then anywhere, which leads out of dead ends
+            until = len(order) if choose.random() < 0.3 else position + 1
+            order.insert(choose.randrange(until), order.pop(position))
+            found = self._place(order)
+            if found.total <= current.total:
+                current = found
+
+    def _pile(self, placement: _Placement, choose: random.Random) -> list[int]:
+        """The storage that ends highest, one that it rests on, and so on to the ground."""
+        pile = [placement.highest]
+        offsets = placement.offsets
+        while True:
+            start = offsets[pile[-1]]
+            below = [j for j in self._meets[pile[-1]] if offsets[j] + self._sizes[j] == start]
+            if not below:
+                return pile
+            pile.append(choose.choice(below))
+
+    def _place(self, order: list[int]) -> _Placement:
+        """Every storage in the lowest gap between those placed before that it meets."""
+        self._budget -= self._pairs
+        sizes, offsets = self._sizes, [-1] * len(order)
+        total = highest = 0
+        for i in order:
+            size, offset = sizes[i], 0
+            taken = [(offsets[j], offsets[j] + sizes[j]) for j in self._meets[i] if offsets[j] >= 0]
+            for start, end in sorted(taken):
+                if offset + size <= start:
+                    break
+                offset = max(offset, end)
+            offsets[i] = offset
+            if offset + size > total:
+                total, highest = offset + size, i
+        placement = _Placement(order, total, offsets, highest)
+        if self.best is None or total < self.best.total:
+            self.best = placement
+        return placement
+
+
+def _meetings(lifetimes: Sequence[Lifetime]) -> list[list[int]]:
+    """For each storage those that are alive at one of its steps, by number."""
+    meets: list[list[int]] = [[] for _ in lifetimes]
+    alive: list[int] = []
+    for i in sorted(range(len(lifetimes)), key=lambda i: lifetimes[i].first):
+        alive = [j for j in alive if lifetimes[j].last >= lifetimes[i].first]
+        for j in alive:
+            meets[i].append(j)
+            meets[j].append(i)
+        alive.append(i)
+    return meets
 
 
 def lower_bound(lifetimes: Iterable[Lifetime]) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vkconv.dispatch import ELEMENT_BYTES, Storage, View
+from vkconv.dispatch import ELEMENT_BYTES, Packing, Storage, View
 from vkconv.ir import Array
 
 Key = tuple[tuple[int, ...], str]
@@ -42,12 +42,15 @@ class ConstantStore:
     def __len__(self) -> int:
         return len(self._packed)
 
-    def get(self, sources: tuple[Array, ...], tag: str, pack: Callable[[], Array]) -> View:
+    def get(
+        self, sources: tuple[Array, ...], tag: str, pack: Callable[[], Array] | Packing
+    ) -> View:
+        """The constant that ``pack`` makes: now, or with a Packing when a device wants it."""
         key = (tuple(id(s) for s in sources), tag)
         entry = self._packed.get(key)
         storage = entry.storage() if entry is not None else None
         if entry is None or storage is None:
-            view = constant_view(pack(), tag, lambda: device_array(pack()))
+            view = _packed_view(pack, tag)
             packed = self._packed
 
             def forget(gone: weakref.ref[Storage]) -> None:
@@ -68,6 +71,14 @@ class _Entry:
     storage: weakref.ref[Storage]
     shape: tuple[int, ...]
     dtype: str
+
+
+def _packed_view(pack: Callable[[], Array] | Packing, name: str) -> View:
+    if isinstance(pack, Packing):
+        storage = Storage(max(pack.nbytes, ELEMENT_BYTES), name, pack=pack)
+        return View(storage, pack.shape, pack.dtype, "linear")
+    make = pack
+    return constant_view(make(), name, lambda: device_array(make()))
 
 
 def constant_view(array: Array, name: str, pack: Callable[[], Array] | None = None) -> View:

@@ -19,13 +19,14 @@ from vkconv.dispatch import (
     BufferRange,
     Dispatch,
     Number,
+    Packing,
     PushValue,
     Storage,
     View,
 )
 from vkconv.errors import BuildError, UnsupportedModelError
 from vkconv.ir import Array, Layout
-from vkconv.ops.base import Tensor
+from vkconv.ops.lowering import Tensor
 from vkconv.ops.packing import pack_c4
 from vkconv.plan.constants import ConstantStore, constant_view
 from vkconv.shaders import BufferField, ShaderModule
@@ -63,14 +64,36 @@ class Access:
         return max(low, 1 - other.count) <= min(high, self.count - 1)
 
 
-class PlanLowering:
-    """The ``Lowering`` behind ``Operator.lower``. ``node`` is the name dispatches carry."""
+class _Noting(dict[str, str]):
+    """Choices that note which node they answered."""
 
     def __init__(
-        self, caps: DeviceCaps, store: ConstantStore, choices: Mapping[str, str] | None = None
+        self, choices: Mapping[str, str], lowering: PlanLowering, tuned: dict[str, set[str]]
+    ) -> None:
+        super().__init__(choices)
+        self._lowering, self._tuned = lowering, tuned
+
+    def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]
+        if key in self:
+            self._tuned.setdefault(self._lowering.node, set()).add(key)
+        return super().get(key, default)
+
+
+class PlanLowering:
+    """The ``Lowering`` behind ``Operator.lower``. ``node`` is the name dispatches carry. ``tuned``
+    takes, by node, the keys of the problems that ``choices`` had an answer to."""
+
+    def __init__(
+        self,
+        caps: DeviceCaps,
+        store: ConstantStore,
+        choices: Mapping[str, str] | None = None,
+        tuned: dict[str, set[str]] | None = None,
     ) -> None:
         self.caps = caps
         self.choices = {} if choices is None else choices
+        if tuned is not None:
+            self.choices = _Noting(self.choices, self, tuned)
         self.node = ""
         self.accesses: dict[int, tuple[Access, ...]] = {}
         self._store = store
@@ -81,7 +104,7 @@ class PlanLowering:
         return constant_view(array, f"{self.node}: {name}")
 
     def prepack(
-        self, source: Array | tuple[Array, ...], tag: str, pack: Callable[[], Array]
+        self, source: Array | tuple[Array, ...], tag: str, pack: Callable[[], Array] | Packing
     ) -> View:
         return self._store.get(source if isinstance(source, tuple) else (source,), tag, pack)
 

@@ -13,39 +13,37 @@ from vkconv.plan.barriers import conflict
 from vkconv.plan.lowering import Access
 
 #: how far a wave looks ahead: results made long before they are read take memory all the while
-WINDOW = 24
+WINDOW = 48
 
 Accesses = Mapping[int, tuple[Access, ...]]
 
 
-def in_waves(steps: Sequence[Step], accesses: Accesses) -> list[Step]:
-    """The same steps in an order that keeps every dependence; nothing crosses a host step."""
-    result: list[Step] = []
+def in_waves(steps: Sequence[Step], accesses: Accesses) -> list[list[Step]]:
+    """The same steps in an order that keeps every dependence, wave by wave. Nothing crosses a host
+    step, which is a wave of its own."""
+    waves: list[list[Step]] = []
     run: list[Dispatch] = []
     for step in steps:
         if isinstance(step, Dispatch):
             run.append(step)
         else:
-            result += [*_dealt(run, accesses), step]
+            waves += [*_dealt(run, accesses), [step]]
             run = []
-    return result + _dealt(run, accesses)
+    return waves + _dealt(run, accesses)
 
 
-def _dealt(run: Sequence[Dispatch], accesses: Accesses) -> list[Step]:
+def _dealt(run: Sequence[Dispatch], accesses: Accesses) -> list[list[Step]]:
     waits_for = _dependences([accesses[id(step)] for step in run])
     wave_of: dict[int, int] = {}
     left = list(range(len(run)))
-    order: list[Step] = []
-    wave = 0
+    waves: list[list[Step]] = []
     while left:
+        wave = len(waves)
         ready = [i for i in left[:WINDOW] if all(wave_of.get(j, wave) < wave for j in waits_for[i])]
-        for i in ready:
-            wave_of[i] = wave
-            order.append(run[i])
-        taken = set(ready)
-        left = [i for i in left if i not in taken]
-        wave += 1
-    return order
+        wave_of |= dict.fromkeys(ready, wave)
+        waves.append([run[i] for i in ready])
+        left = [i for i in left if i not in wave_of]
+    return waves
 
 
 def _dependences(accesses: Sequence[tuple[Access, ...]]) -> list[set[int]]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from vkconv.dispatch import ELEMENT_BYTES, HostSlot, Storage, View, c4_dims
 from vkconv.ir import Graph, Node, Value
-from vkconv.ops.base import Operator
+from vkconv.ops.operator import Operator
 
 
 def dense_view(value: Value, storage: Storage) -> View:
@@ -51,6 +51,11 @@ class ViewAssignment:
         #: concat input -> (concat node, position); reshape source -> its reshaped output
         self._placed: dict[Value, tuple[Node, int]] = {}
         self._reshaped: dict[Value, Value] = {}
+        #: where the inputs of each placing node go
+        self._places: dict[Node, tuple[View | None, ...] | None] = {}
+        #: what each node's ``view`` says of a dense input, asked once: one Split has thousands of
+        #: outputs
+        self._probes: dict[Node, tuple[View, tuple[View, ...]] | None] = {}
         #: nodes whose outputs are views: they need no step
         self.free_nodes: set[Node] = set()
         for node in graph.nodes:
@@ -83,7 +88,10 @@ class ViewAssignment:
             return View(whole.storage, value.dims, value.dtype, "linear", whole.offset)
         if value in self._placed:
             node, position = self._placed[value]
-            places = self._operators[node].place(self.view(node.outputs[0]), node.inputs)
+            if node not in self._places:
+                whole = self.view(node.outputs[0])
+                self._places[node] = self._operators[node].place(whole, node.inputs)
+            places = self._places[node]
             part = places[position] if places else None
             if part is not None:
                 return part
@@ -175,6 +183,11 @@ class ViewAssignment:
         source = producer.inputs[0] if producer is not None and producer.inputs else None
         if producer is None or source is None or source.is_constant:
             return None
+        if producer not in self._probes:
+            self._probes[producer] = self._probe(producer, source)
+        return self._probes[producer]
+
+    def _probe(self, producer: Node, source: Value) -> tuple[View, tuple[View, ...]] | None:
         dense = dense_view(source, Storage(0, "probe"))
         views = self._operators[producer].view(dense, producer.outputs)
         return None if views is None else (dense, views)

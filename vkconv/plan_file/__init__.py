@@ -14,14 +14,15 @@ of vkconv whose kernels are those it was made for, byte for byte.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from vkconv import shaders
 from vkconv.capabilities import DeviceCaps, DeviceInfo
-from vkconv.errors import InvalidModelError, VkconvError
-from vkconv.image_inputs import ports_of, takes_images
+from vkconv.errors import InvalidInputError, InvalidModelError, VkconvError
+from vkconv.image_inputs import ImageInput, ports_of, takes_images
 from vkconv.ir import Graph, Node, TensorType
 from vkconv.plan_file.checks import check_limits
 from vkconv.plan_file.container import Reader, Writer, is_plan
@@ -39,7 +40,9 @@ from vkconv.plan_file.graphs import (
 from vkconv.plan_file.plans import read_plan, write_plan
 from vkconv.planned import HostNodes, Planned, Rest, Trim
 
-__all__ = ["CompiledModel", "check_device", "encode", "is_plan", "read_compiled"]
+__all__ = ["CompiledModel", "Encoded", "check_device", "encode", "is_plan", "read_compiled"]
+
+_NUMBERS = ("scale", "mean", "std")
 
 
 @dataclass(frozen=True)
@@ -56,22 +59,57 @@ class CompiledModel:
     device: str
     #: inputs that take pixels (``image_inputs``), in the type the model itself takes
     images: list[tuple[str, TensorType]] = field(default_factory=list)
+    #: what their pixels are normalised by, unless a session says otherwise
+    normalisation: dict[str, ImageInput] = field(default_factory=dict)
     #: what messages call the file
     label: str = field(default="the plan", compare=False)
 
+    @property
+    def model_inputs(self) -> list[tuple[str, TensorType]]:
+        """The inputs as the model itself has them, whatever the plan makes them from."""
+        images = dict(self.images)
+        made = {name for item in self.images for name, _ in ports_of(*item)} - set(images)
+        return [(n, images.get(n, t)) for n, t in self.inputs if n not in made]
 
-def encode(model: CompiledModel, version: str) -> Callable[[str, str], None]:
-    """Makes the file of a model; the result writes it: ``write(path, what)``. It keeps the arrays,
-    so that it may be called when the plan has given them up. Raises UnsupportedModelError, naming
-    the node, on what has no form in a file."""
+
+class Encoded:
+    """A model as a file has it, but for the arrays, which are kept until they are written."""
+
+    def __init__(self, writer: Writer, body: dict[str, Any]) -> None:
+        self._writer, self._body = writer, body
+
+    def write(self, path: str, what: str) -> None:
+        """Write the whole file or none; once. Raises InvalidInputError where it cannot be, and
+        ValueError where a constant went with the device that had it."""
+        try:
+            self._writer.write(path, self._body, what)
+        finally:
+            self._writer.release()
+
+
+def encode(model: CompiledModel, version: str) -> Encoded:
+    """Makes the file of a model. It holds on to the arrays, so that it may be written when the plan
+    has given them up. Raises UnsupportedModelError, naming the node, on what has no form in a
+    file."""
     writer = Writer()
-    body = {
+    try:
+        return Encoded(writer, _body(model, version, writer))
+    except BaseException:
+        writer.release()
+        raise
+
+
+def _body(model: CompiledModel, version: str, writer: Writer) -> dict[str, Any]:
+    return {
         "vkconv": version,
         "device": model.device,
         "caps": dataclasses.asdict(model.caps),
         "inputs": [{"name": n, "type": write_type(t)} for n, t in model.inputs],
         "outputs": [{"name": n, "type": write_type(t)} for n, t in model.outputs],
-        "images": [{"name": n, "type": write_type(t)} for n, t in model.images],
+        "images": [
+            {"name": n, "type": write_type(t), **_write_numbers(model.normalisation.get(n))}
+            for n, t in model.images
+        ],
         "about": {
             **write_names(model.about),
             "producer": model.about.producer,
@@ -79,7 +117,6 @@ def encode(model: CompiledModel, version: str) -> Callable[[str, str], None]:
         },
         **_write_planned(model.planned, writer),
     }
-    return lambda path, what: writer.write(path, body, what)
 
 
 def read_compiled(source: Any) -> CompiledModel:
@@ -111,15 +148,48 @@ def read_compiled(source: Any) -> CompiledModel:
     if made != [name for name, _ in outputs]:
         raise body.wrong("outputs", "what the plan gives")
     caps = _read_caps(body.fields("caps"))
-    device, images = body.text("device"), _read_images(body, inputs)
-    return CompiledModel(inputs, outputs, about, planned, caps, device, images, label=reader.label)
+    device = body.text("device")
+    images, numbers = _read_images(body, inputs)
+    return CompiledModel(
+        inputs, outputs, about, planned, caps, device, images, numbers, label=reader.label
+    )
+
+
+def _write_numbers(image: ImageInput | None) -> dict[str, Any]:
+    if image is None:
+        return {}
+    lists = {
+        key: [float(x) for x in np.atleast_1d(np.asarray(getattr(image, key), np.float64))]
+        for key in _NUMBERS
+    }
+    return {"normalisation": {**lists, "channel_order": image.channel_order}}
+
+
+def _read_numbers(row: Fields, channels: int) -> ImageInput:
+    """Files of earlier versions, and those of the plan cache, hold no numbers."""
+    if "normalisation" not in row:
+        return ImageInput()
+    fields = row.fields("normalisation")
+    values: dict[str, Any] = {}
+    for key in _NUMBERS:
+        given = fields.items(key)
+        if not given or any(type(x) not in (int, float) for x in given):
+            raise fields.wrong(key, "a list of numbers")
+        values[key] = given[0] if len(given) == 1 else tuple(given)
+    try:
+        image = ImageInput(**values, channel_order=fields.text("channel_order"))
+        image.table(channels)
+    except (InvalidInputError, ValueError, OverflowError) as error:
+        raise fields.fail(f"{fields.where}: {error}") from None
+    return image
 
 
 def _read_images(
     body: Fields, inputs: list[tuple[str, TensorType]]
-) -> list[tuple[str, TensorType]]:
+) -> tuple[list[tuple[str, TensorType]], dict[str, ImageInput]]:
     """The inputs that take pixels, each with the two ports that its pixels and numbers go to."""
     found: list[tuple[str, TensorType]] = []
+    numbers: dict[str, ImageInput] = {}
     for row in body.rows("images"):
         name, type_ = row.text("name"), read_type(row.fields("type"))
         if type_ is None or not takes_images(type_) or not type_.is_static:
@@ -127,7 +197,8 @@ def _read_images(
         if not set(ports_of(name, type_)) <= set(inputs):
             raise row.wrong("name", "an input that takes pixels")
         found.append((name, type_))
-    return found
+        numbers[name] = _read_numbers(row, type_.dims[1])
+    return found, numbers
 
 
 def check_device(model: CompiledModel, info: DeviceInfo, caps: DeviceCaps) -> None:
@@ -195,7 +266,7 @@ def _read_planned(body: Fields, reader: Reader) -> Planned:
 
 
 def _read_rest(fields: Fields, reader: Reader) -> Rest:
-    from vkconv.ops.base import check_inputs, create, find_operator
+    from vkconv.ops.registry import check_inputs, create, find_operator
 
     graph = read_graph(fields.fields("graph"), reader)
     computed = read_graph(fields.fields("computed"), reader).nodes

@@ -181,7 +181,7 @@ def read_graph(fields: Fields, reader: Reader, depth: int = 0) -> Graph:
 
 def _check_node(node: Node, row: Fields) -> None:
     """Its operator takes its attributes and inputs: passes take that for granted."""
-    from vkconv.ops.base import check_inputs, create
+    from vkconv.ops.registry import check_inputs, create
 
     try:
         check_inputs(create(node), node)

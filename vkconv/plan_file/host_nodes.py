@@ -16,7 +16,7 @@ Place = View | HostSlot | Array | None
 
 
 def write_host_node(step: HostStep, writer: Writer) -> dict[str, Any]:
-    from vkconv.ops.base import Operator
+    from vkconv.ops.operator import Operator
 
     operator = getattr(step.compute, "__self__", None)
     if not isinstance(operator, Operator):
@@ -47,7 +47,8 @@ def read_host_step(
     outputs: tuple[View | HostSlot, ...],
 ) -> HostStep:
     """The step, when the operator takes these inputs and gives these outputs."""
-    from vkconv.ops.base import UnknownShapeError, create, find_operator, infer_types
+    from vkconv.ops.operator import UnknownShapeError
+    from vkconv.ops.registry import create, find_operator, infer_types
 
     given = {k: read_attribute(v, reader, 0) for k, v in fields.table("attributes").items()}
     node = Node(

@@ -79,7 +79,7 @@ class _PlanWriter:
                     "name": s.name,
                     "size": s.size,
                     "offset": s.offset,
-                    "array": None if s.data is None else write_array(s.data, self._writer),
+                    "array": self._writer.add(s) if s.is_constant else None,
                 }
                 for _, s in self._storages.values()
             ],
@@ -195,10 +195,11 @@ class _PlanReader:
             if offset % ALIGNMENT or offset + size > self._arena:
                 raise row.wrong("offset", "a place in the arena")
             return Storage(size, name, offset=offset)
-        data = self._reader.array(given)
-        if data.dtype not in (np.float32, np.int32) or not data.nbytes <= size <= data.nbytes + 16:
+        packing = self._reader.packing(given)
+        count = packing.nbytes
+        if packing.dtype not in ("float32", "int32") or not count <= size <= count + 16:
             raise row.wrong("array", f"a constant of {size} bytes")
-        return Storage(size, name, data)
+        return Storage(size, name, pack=packing)
 
     def _kernel(self, row: Fields) -> ShaderModule:
         name, variant = row.text("kernel"), tuple(row.pairs("variant"))

@@ -16,10 +16,10 @@ import numpy as np
 from vkconv.device.base import Device
 from vkconv.dispatch import ELEMENT_BYTES, Dispatch, Plan, Port, Storage, View, c4_dims
 from vkconv.ir import Array, TensorType, Value, constant
-from vkconv.ops.base import Tensor
 from vkconv.ops.conv_epilogue import Epilogue
 from vkconv.ops.conv_kernels import lower_conv
 from vkconv.ops.conv_problem import Choice, Problem
+from vkconv.ops.lowering import Tensor
 from vkconv.ops.packing import pack_c4
 from vkconv.plan import ConstantStore
 from vkconv.plan.arena import Lifetime, lower_bound, place_storages

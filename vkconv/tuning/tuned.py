@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from vkconv.tuning.record import (
     VARIABLE,
     Timing,
     check_replaceable,
+    encode_record,
     read_record,
     record_path,
     save_record,
@@ -97,6 +98,7 @@ class TunedChoices:
                     stacklevel=3,
                 )
         layers = (record or {}).get(self._target, {})
+        self._known: dict[str, Timing] = dict(layers)
         #: ``Problem.key`` to the text of a ``Choice``
         self.choices: dict[str, str] = {key: t.choice for key, t in layers.items()}
         self._fresh: set[str] = set()
@@ -107,6 +109,11 @@ class TunedChoices:
         if not self.choices:
             return b""
         return hashlib.sha256(repr(sorted(self.choices.items())).encode()).digest()
+
+    def excerpt(self, keys: Collection[str]) -> str:
+        """What the record says of these layers, as a record of its own; empty without any."""
+        layers = {key: timing for key, timing in self._known.items() if key in keys}
+        return encode_record({self._target: layers}) if layers else ""
 
     def tune(self, graph: Graph, tuning: Tuning) -> None:
         """Times what the graph (with concrete shapes; a copy of it is planned) needs and the record

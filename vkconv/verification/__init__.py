@@ -17,6 +17,7 @@ Three comparisons, for three kinds of fault:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ from vkconv.loading import LoadedModel, read_onnx
 from vkconv.plan import ConstantStore
 from vkconv.plan_file import is_plan
 from vkconv.session import InferenceSession
+from vkconv.tuning import TunedChoices
 from vkconv.verification.bisection import Bisection, bisect
 from vkconv.verification.checks import NodeCheck, NodeChecks
 from vkconv.verification.comparison import Difference, compare
@@ -70,13 +72,16 @@ def verify(
     keep: Collection[str] = (),
     end_to_end: bool = True,
     tell: Tell | None = None,
+    tuning: str | os.PathLike[str] | None = None,
 ) -> Verification:
     """Run ``model`` (path, bytes or onnx.ModelProto) on a device, and every node of it by numpy.
 
     feeds: as for ``InferenceSession.run``; without them random numbers from ``seed``, at
     ``shapes`` (by input name) where the model leaves sizes open. images: as for InferenceSession.
     keep: names of values to return. end_to_end: also compare the outputs with the model's own,
-    which takes numpy as long again. tell: hears of each node as soon as it is compared.
+    which takes numpy as long again. tell: hears of each node as soon as it is compared. tuning: the
+    tuning record that kernels are chosen by, as for InferenceSession, which reads the same one
+    where none is given.
 
     Raises InvalidInputError, InvalidModelError, UnsupportedModelError, DeviceError.
     """
@@ -91,14 +96,16 @@ def verify(
                 "the reference is what devices are verified against; name a Vulkan device"
             )
         tensors = [f"{name}/tensor" for name in image_inputs.model_types]
+        known = TunedChoices(opened, tuning)
         checks, given, outputs = _watched_run(
             loaded, feeds, shapes, seed, image_inputs, opened,
-            lambda: NodeChecks({*keep, *tensors}, tell),
+            lambda: NodeChecks({*keep, *tensors}, tell), known.choices,
         )  # fmt: skip
         info = opened.info
+        record = known.excerpt({key for check in checks.checks for key in check.tuned})
     finally:
         opened.close()
-    with InferenceSession(model, device=device, images=images) as session:
+    with InferenceSession(model, device=device, images=images, tuning=tuning) as session:
         names = [output.name for output in session.get_outputs()]
         plain = dict(zip(names, session.run(None, given), strict=True))
     ends: list[Difference] = []
@@ -122,11 +129,13 @@ def verify(
         tuple(notes),
         any(op_type in DISCRETE for _, op_type in loaded.graph.source_nodes),
         dict(checks.kept),
+        record,
     )
 
 
 def verify_graph(graph: Graph, feeds: Mapping[str, Array], device: Device) -> list[NodeCheck]:
-    """The nodes of a graph of concrete input types, on these inputs. The graph is edited."""
+    """The nodes of a graph of concrete input types, on these inputs, by kernels that the rules
+    choose. The graph is edited."""
     checks = NodeChecks()
     _run_watched(graph, feeds, device, checks)
     return checks.checks
@@ -161,6 +170,7 @@ def _watched_run(
     images: ImageInputs,
     device: Device,
     make_checks: Callable[[], NodeChecks],
+    choices: Mapping[str, str],
 ) -> tuple[NodeChecks, dict[str, Array], dict[str, Array]]:
     """The checks, the feeds as callers give them, and the outputs by name; at the first of the
     sizes tried that the model takes."""
@@ -173,7 +183,7 @@ def _watched_run(
         images.convert_on_device(graph)
         checks = make_checks()
         try:
-            outputs = _run_watched(graph, images.feeds(given), device, checks)
+            outputs = _run_watched(graph, images.feeds(given), device, checks, choices)
         except InvalidModelError as error:
             if feeds is not None or loaded.is_static:
                 raise
@@ -185,9 +195,13 @@ def _watched_run(
 
 
 def _run_watched(
-    graph: Graph, feeds: Mapping[str, Array], device: Device, checks: NodeChecks
+    graph: Graph,
+    feeds: Mapping[str, Array],
+    device: Device,
+    checks: NodeChecks,
+    choices: Mapping[str, str] | None = None,
 ) -> list[Array]:
-    stage = WatchedStage(graph, device, ConstantStore(), lambda _: None, checks)
+    stage = WatchedStage(graph, device, ConstantStore(), lambda _: None, checks, choices)
     try:
         return stage.run(feeds)
     finally:

@@ -3,6 +3,7 @@
 model.onnx     the part, of the model's own nodes
 inputs.npz     what it is fed with: the values that the run had there
 expected.npz   what the reference makes of them
+tuning.json    the part of the tuning record that chose its kernels, where one did
 README.md      versions, device, the command that shows the fault
 """
 
@@ -26,12 +27,14 @@ from vkconv.ir import Array, TensorType, type_of
 from vkconv.onnx_reader import Source, open_model, without_functions
 from vkconv.onnx_writer import StoredModel
 from vkconv.onnx_writer.extraction import sub_model
-from vkconv.ops.base import is_registered
+from vkconv.ops.registry import is_registered
 from vkconv.verification.checks import NodeCheck
 from vkconv.verification.results import Verification
 
 __all__ = ["Bisection", "bisect"]
 
+#: the tuning record's part, in the folder
+RECORD = "tuning.json"
 #: how many nodes the parts that are tried reach back from the one that differs
 _DEPTHS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -164,6 +167,8 @@ def _write(folder: str, part: _Part, again: Verification, reproduces: bool) -> B
         write_bytes(str(path / "expected.npz"), _npz(expected), "the expected outputs")
     except VkconvError:
         expected = {}
+    if again.record:
+        write_bytes(str(path / RECORD), again.record.encode(), "the tuning record")
     made = Bisection(folder, part.nodes, reproduces, again.verdict)
     write_bytes(str(path / "README.md"), _readme(made, again, bool(expected)).encode(), "the notes")
     return made
@@ -180,6 +185,8 @@ def _npz(arrays: Mapping[str, Array]) -> bytes:
 def _readme(made: Bisection, found: Verification, has_expected: bool) -> str:
     first = found.first
     kernels = ", ".join(first.kernels) if first is not None else ""
+    if first is not None and first.tuned:
+        kernels += f" (chosen by tuning: {', '.join(first.tuned.values())})"
     rows = [
         ("result", made.verdict),
         ("nodes", str(made.nodes)),
@@ -198,11 +205,12 @@ def _readme(made: Bisection, found: Verification, has_expected: bool) -> str:
         if has_expected
         else ""
     )
+    record = f" --tuning {RECORD}" if found.record else ""
     return (
         "# A model that gives wrong results\n\n"
         f"| | |\n| --- | --- |\n{table}\n\n{expected}"
         "To see the fault, in this folder:\n\n"
-        "```\nvkconv verify model.onnx --inputs inputs.npz\n```\n"
+        f"```\nvkconv verify model.onnx --inputs inputs.npz{record}\n```\n"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -16,11 +16,13 @@ import numpy as np
 from vkconv.device.base import Device
 from vkconv.dispatch import Dispatch, Plan
 from vkconv.ir import Array, Graph, Node, Value, type_of
-from vkconv.ops.base import as_tuple, create
+from vkconv.ops.operator import as_tuple
+from vkconv.ops.registry import create
 from vkconv.passes.assign_layouts import conversion
 from vkconv.plan import ConstantStore, make_plan
 from vkconv.verification.comparison import Difference, compare
 from vkconv.verification.tolerance import reduction_length
+from vkconv.verification.watching import Tuned
 
 __all__ = ["NodeCheck", "NodeChecks"]
 
@@ -35,7 +37,8 @@ class NodeCheck:
     the host. fused: the nodes of the model that are part of it. differences: one for each output;
     the worst of all ``runs``, where a loop runs the node several times. alone: how its first output
     compares when the node runs in a plan of its own (asked of nodes that differ). skipped: why it
-    was not compared.
+    was not compared. tuned: what the tuning record decided of its kernels: choices by the key of
+    their problem; without any, kernels are chosen by rule.
     """
 
     node: str
@@ -49,6 +52,7 @@ class NodeCheck:
     skipped: str = ""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    tuned: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
@@ -83,8 +87,8 @@ class NodeChecks:
 
     # --- Watcher -----------------------------------------------------------------------------
 
-    def begin(self, graph: Graph, plan: Plan, device: Device) -> None:
-        self._stages[id(graph)] = _StageFacts(graph, plan, device)
+    def begin(self, graph: Graph, plan: Plan, device: Device, tuned: Tuned) -> None:
+        self._stages[id(graph)] = _StageFacts(graph, plan, device, tuned)
 
     def see(self, graph: Graph, node: Node | None, values: Mapping[Value, Array]) -> None:
         stage = self._stages[id(graph)]
@@ -117,6 +121,7 @@ class NodeChecks:
             tuple(node.fused),
             inputs=tuple(v.name for v in node.present_inputs if not v.is_constant),
             outputs=tuple(v.name for v in node.outputs),
+            tuned=stage.tuned.used_by(node.name, stage.device.caps),
         )
         if node.host_reason is not None:
             return replace(check, skipped=f"on the host: {node.host_reason}")
@@ -139,15 +144,16 @@ class NodeChecks:
         found = _differences(node, actual, wanted)
         check = replace(check, differences=found)
         if not check.holds:
-            check = replace(check, alone=_alone(stage.device, node, inputs, wanted))
+            alone = _alone(stage.device, node, inputs, wanted, stage.tuned.choices)
+            check = replace(check, alone=alone)
         return check
 
 
 class _StageFacts:
     """A planned graph, and what is known of its values in the run that is under way."""
 
-    def __init__(self, graph: Graph, plan: Plan, device: Device) -> None:
-        self.graph, self.device = graph, device  # held: its id is a key
+    def __init__(self, graph: Graph, plan: Plan, device: Device, tuned: Tuned) -> None:
+        self.graph, self.device, self.tuned = graph, device, tuned  # held: its id is a key
         self.kernels: dict[str, list[str]] = {}
         for step in plan.steps:
             if isinstance(step, Dispatch):
@@ -191,7 +197,11 @@ def _differences(node: Node, actual: list[Array], wanted: list[Array]) -> tuple[
 
 
 def _alone(
-    device: Device, node: Node, inputs: list[Array | None], wanted: list[Array]
+    device: Device,
+    node: Node,
+    inputs: list[Array | None],
+    wanted: list[Array],
+    choices: Mapping[str, str],
 ) -> Difference | None:
     """The first output that differs when the node has a plan of its own; else its first output.
     None where the node cannot be run so."""
@@ -201,7 +211,7 @@ def _alone(
         if v is not None and a is not None and not v.is_constant
     }  # fmt: skip
     try:
-        executable = device.prepare(make_plan(graph, device.caps, ConstantStore()))
+        executable = device.prepare(make_plan(graph, device.caps, ConstantStore(), choices))
         try:
             actual = _used(node, executable.run(feeds))
         finally:

@@ -33,7 +33,8 @@ class Verification:
     against those of the watched one; they have to be the same bits. end_to_end: the outputs against
     those of the model as the file has it, without any rewriting, computed by numpy.
     feeds: what the model was given. described: each of them in words. notes: what could not be
-    compared, and why. kept: values of the run that were asked for.
+    compared, and why. kept: values of the run that were asked for. record: the part of the tuning
+    record that decided kernels, as a record of its own; empty where all are chosen by rule.
     """
 
     device: DeviceInfo
@@ -45,10 +46,16 @@ class Verification:
     notes: tuple[str, ...] = ()
     is_discrete: bool = False
     kept: Mapping[str, Array] = field(default_factory=dict, repr=False)
+    record: str = field(default="", repr=False)
 
     @property
     def compared(self) -> list[NodeCheck]:
         return [check for check in self.checks if check.differences]
+
+    @property
+    def tuned(self) -> list[NodeCheck]:
+        """Nodes of which the tuning record decided a kernel."""
+        return [check for check in self.checks if check.tuned]
 
     @property
     def diverging(self) -> list[NodeCheck]:
@@ -101,6 +108,8 @@ def _about_first(check: NodeCheck, count: int) -> str:
     worst = check.worst
     assert worst is not None
     kernels = ", ".join(check.kernels) or "no kernel: a view of its input"
+    if check.tuned:
+        kernels += f"; chosen by tuning: {', '.join(check.tuned.values())}"
     more = f"; {count - 1} more {'node differs' if count == 2 else 'nodes differ'}"
     more = more if count > 1 else ""
     if check.alone is None:
@@ -109,6 +118,8 @@ def _about_first(check: NodeCheck, count: int) -> str:
         alone = "; alone it is right, so the fault is in the plan (memory or order), not the kernel"
     else:
         alone = "; alone it is wrong as well"
+    if check.tuned:
+        alone += "; VKCONV_DISABLE=tuning chooses kernels by rule"
     return (
         f"{check.op_type} '{check.node}' ({kernels}) is the first to differ: '{worst.value}' has "
         f"NMSE {worst.nmse:.1e}, {worst.allowed.nmse:g} is allowed; worst element {worst.worst}; "

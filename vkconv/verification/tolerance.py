@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from vkconv.ir import Node, Value
-from vkconv.ops.base import create
+from vkconv.ops.registry import create
 
 __all__ = ["Tolerance", "reduction_length", "tolerance"]
 

@@ -1,36 +1,58 @@
 """A plan with a look at every value on its way.
 
-The plan is the one that a session runs: the same dispatches on the same bytes of the arena. Behind
-the last dispatch of each node stands a host step that reads the node's outputs where they lie; it
-computes nothing, so memory and order stay. It does cut the command buffer: what only a missing
-barrier spoils does not show here, but when the outputs are compared with those of a plain run.
+The plan is the one that a session runs, with the tuning record's choices: the same dispatches on
+the same bytes of the arena. Behind the last dispatch of each node stands a host step that reads the
+node's outputs where they lie; it computes nothing, so memory and order stay. It does cut the
+command buffer: what only a missing barrier spoils does not show here, but when the outputs are
+compared with those of a plain run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
+from vkconv.capabilities import DeviceCaps
 from vkconv.device.base import Device
 from vkconv.dispatch import HostSlot, HostStep, Plan, Step, View, c4_dims
 from vkconv.ir import Array, Graph, Node, Value
+from vkconv.ops.conv_problem import Problem
+from vkconv.ops.conv_selection import candidates
 from vkconv.plan import ConstantStore
 from vkconv.planned import HostNodes, Planned
 from vkconv.planning import plan_graph
 from vkconv.stages import Stage
 
-__all__ = ["Places", "WatchedStage", "Watcher", "watched"]
+__all__ = ["Places", "Tuned", "WatchedStage", "Watcher", "watched"]
 
 Places = dict[Value, View | HostSlot]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The tuning record's choices, by ``Problem.key``, and the keys that each node of a plan
+    asked for and found there."""
+
+    choices: Mapping[str, str]
+    by_node: dict[str, set[str]] = field(default_factory=dict)
+
+    def used_by(self, node: str, caps: DeviceCaps) -> dict[str, str]:
+        """Those that decided a kernel of the node: a record may name what is no candidate."""
+        found = {key: self.choices[key] for key in sorted(self.by_node.get(node, ()))}
+        return {key: text for key, text in found.items() if _is_candidate(key, text, caps)}
+
+
+def _is_candidate(key: str, text: str, caps: DeviceCaps) -> bool:
+    return text in map(str, candidates(Problem.from_key(key), caps))
 
 
 class Watcher(Protocol):
     """Who looks at the values of a run."""
 
-    def begin(self, graph: Graph, plan: Plan, device: Device) -> None:
+    def begin(self, graph: Graph, plan: Plan, device: Device, tuned: Tuned) -> None:
         """A stage is planned."""
         ...
 
@@ -49,19 +71,26 @@ class WatchedStage(Stage):
         store: ConstantStore,
         report: Callable[[HostNodes], None],
         watcher: Watcher,
+        choices: Mapping[str, str] | None = None,
         *,
         in_run: bool = False,
     ) -> None:
         self._watcher = watcher
         places: Places = {}
-        planned = plan_graph(graph, device.caps, store, report, in_run=in_run, places=places)
-        watcher.begin(planned.graph, planned.plan, device)
-        super().__init__(watched(planned, places, watcher), device, store, report)
+        tuned = Tuned(choices or {})
+        planned = plan_graph(
+            graph, device.caps, store, report,
+            in_run=in_run, places=places, choices=tuned.choices, tuned=tuned.by_node,
+        )  # fmt: skip
+        watcher.begin(planned.graph, planned.plan, device, tuned)
+        super().__init__(watched(planned, places, watcher), device, store, report, tuned.choices)
 
     def _plan_later(self, graph: Graph) -> Stage:
         store = self._store or ConstantStore()
         watcher = self._watcher
-        return WatchedStage(graph, self._device, store, self._report, watcher, in_run=True)
+        return WatchedStage(
+            graph, self._device, store, self._report, watcher, self._choices, in_run=True
+        )
 
 
 def watched(planned: Planned, places: Places, watcher: Watcher) -> Planned:

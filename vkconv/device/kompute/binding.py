@@ -196,6 +196,10 @@ def _with_offsets(module: ShaderModule, dispatch: Dispatch) -> dict[str, PushVal
     return push
 
 
+#: the remedy where a kernel asks for more than a device has
+OTHERWISE = "plan with this device's capabilities, or use another device"
+
+
 def _check(device: KomputeDevice, module: ShaderModule, dispatch: Dispatch) -> None:
     """Raises DeviceError where a dispatch asks for what kp or the device does not have."""
     where = f"node '{dispatch.node}', kernel '{dispatch.kernel}'"
@@ -207,9 +211,19 @@ def _check(device: KomputeDevice, module: ShaderModule, dispatch: Dispatch) -> N
         )
     most = device.caps.max_storage_buffers
     if not module.buffers or max(f.binding for f in module.buffers) >= most:
-        raise DeviceError(f"{where}: Kompute binds 1 to {most} buffers on this device")
-    if module.push_size > device.caps.max_push_constants_size:
-        raise DeviceError(f"{where} needs {module.push_size} bytes of push constants")
+        raise DeviceError(
+            f"{where}: has {len(module.buffers)} buffers, and Kompute binds at least one and no "
+            f"more than the device's maxPerStageDescriptorStorageBuffers of {most}; {OTHERWISE}"
+        )
+    room = device.caps.max_push_constants_size
+    if module.push_size > room:
+        raise DeviceError(
+            f"{where}: needs {module.push_size} bytes of push constants, more than the device's "
+            f"maxPushConstantsSize of {room}; {OTHERWISE}"
+        )
     limit = device.caps.max_workgroup_count
     if any(not 0 < n <= most for n, most in zip(dispatch.grid, limit, strict=True)):
-        raise DeviceError(f"{where}: grid {dispatch.grid} exceeds the device's {limit}")
+        raise DeviceError(
+            f"{where}: grid {dispatch.grid} is not within the device's maxComputeWorkGroupCount of "
+            f"{limit}; use a smaller input size, or another device"
+        )

@@ -7,6 +7,7 @@ Constants are carved from blocks; a block goes when its last constant does.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from vkconv.device.vulkan.loader import Api
 from vkconv.device.vulkan.memory import Buffer, Memory
+from vkconv.device.vulkan.pipelines import usable_cores
 from vkconv.device.vulkan.queue import Queue
 from vkconv.device.vulkan.recording import CommandPool, Copy
 from vkconv.dispatch import ALIGNMENT, Storage
@@ -110,6 +112,8 @@ class Constants:
 
     def close(self) -> None:
         """Frees everything, used or not."""
+        for storage in self._entries:
+            storage.leave()
         self._entries.clear()
         while self._blocks:
             self._memory.free(self._blocks.pop().buffer)
@@ -130,6 +134,7 @@ class Constants:
         return _Entry(block, offset, size)
 
     def _drop(self, storage: Storage) -> None:
+        storage.leave()
         entry = self._entries.pop(storage)
         entry.block.give(entry.offset, entry.size)
         if entry.block.is_empty:
@@ -137,23 +142,32 @@ class Constants:
             self._memory.free(entry.block.buffer)
 
     def _upload(self, storages: list[Storage]) -> None:
-        staged: list[tuple[Buffer, int, Array]] = []
-        for storage in storages:
-            data = _bytes(storage)
-            buffer, offset = self.place(storage)
-            if buffer.mapped is not None:
-                buffer.mapped[offset : offset + data.size] = data
-                storage.drop()
-            elif data.size:
-                staged.append((buffer, offset, data))
-        if staged:
-            self._upload_staged(staged)
-            for storage in storages:
-                storage.drop()
+        """Where the host reaches the device's memory, constants are packed there, by several
+        threads: numpy works without the interpreter's lock. Elsewhere through staging, in turn."""
+        if not self._memory.unified:
+            self._upload_staged([(*self.place(s), s) for s in storages])
+        elif storages:
+            with ThreadPoolExecutor(usable_cores(), "vkconv-upload") as threads:
+                # the largest first, so that all threads end together
+                list(threads.map(self._write, sorted(storages, key=lambda s: -s.size)))
 
-    def _upload_staged(self, rows: list[tuple[Buffer, int, Array]]) -> None:
+    def _write(self, storage: Storage) -> None:
+        """Straight into the device's memory, where reading it back is fast, too: a packing may."""
+        buffer, offset = self.place(storage)
+        assert buffer.mapped is not None
+        target = buffer.mapped[offset : offset + storage.size]
+        if buffer.cached:
+            storage.drop(target[: _write(storage, target)])
+        else:
+            data = _bytes(storage)
+            target[: data.size] = data
+            storage.drop()
+
+    def _upload_staged(self, rows: list[tuple[Buffer, int, Storage]]) -> None:
         """Through a staging buffer, one submission per filling of it."""
-        total = sum(data.size for _, _, data in rows)
+        if not rows:
+            return
+        total = sum(storage.size for _, _, storage in rows)
         fence = self._queue.fence()
         staging: Buffer | None = None
         try:
@@ -162,8 +176,8 @@ class Constants:
             )
             batch: list[Copy] = []
             filled = 0
-            for target, offset, data in rows:
-                done = 0
+            for target, offset, storage in rows:
+                data, done = _bytes(storage), 0
                 while done < data.size:
                     part = min(data.size - done, staging.size - filled)
                     assert staging.mapped is not None
@@ -173,6 +187,7 @@ class Constants:
                     if filled == staging.size:
                         self._submit(batch, fence)
                         batch, filled = [], 0
+                storage.drop()
             if batch:
                 self._submit(batch, fence)
         finally:
@@ -194,17 +209,18 @@ class Constants:
 
 
 def _bytes(storage: Storage) -> Array:
-    """The constant's bytes. Raises DeviceError where they exceed the storage."""
-    held = storage.data
-    if held is None:
-        raise DeviceError(f"constant '{storage.name}' was forgotten (internal error)")
-    data = np.ascontiguousarray(held).reshape(-1).view(np.uint8)
-    if data.size > storage.size:
-        raise DeviceError(
-            f"constant '{storage.name}' holds {data.size} bytes in a storage of {storage.size} "
-            "(internal error)"
-        )
-    return data
+    """The constant's bytes, in memory of their own."""
+    target = np.empty(storage.size, np.uint8)
+    return target[: _write(storage, target)]
+
+
+def _write(storage: Storage, target: Array) -> int:
+    """Puts the constant's bytes at the start of ``target``, and returns their number. Raises
+    DeviceError where there are none, or more than the storage has room for."""
+    try:
+        return storage.write_to(target)
+    except ValueError as error:
+        raise DeviceError(f"{error} (internal error)") from None
 
 
 def _rounded(size: int) -> int:

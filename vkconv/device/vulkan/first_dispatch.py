@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vkconv.device.vulkan.descriptors import Descriptors
+from vkconv.device.vulkan.heap import give_back
 from vkconv.device.vulkan.memory import Buffer
 from vkconv.device.vulkan.pipelines import usable_cores
 from vkconv.device.vulkan.probe import Probe
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 #: the cheapest kernel takes 20 ms to compile
 COMPILED = 0.010
 #: devices that compile besides the one that will run
-MOST_HELPERS = 3
+MOST_TWINS = 3
 NO_WORK = (0, 0, 0)
 
 #: a dispatch as planned, its module, and as bound on the device that will run it
@@ -65,6 +66,7 @@ def dispatch_first(core: Core, fence: Fence, items: Iterable[Item]) -> None:
         _dispatch_nothing(core, pool, fence, [todo[0][2]])
         rest = deque(reversed(todo[1:]))
         if time.perf_counter() - began > COMPILED:
+            give_back()  # what loading has freed: it shall not add to what compiling takes
             _share(core, pool, fence, rest)
         _dispatch_nothing(core, pool, fence, [bound for _, _, bound in todo[1:]])
     finally:
@@ -74,22 +76,25 @@ def dispatch_first(core: Core, fence: Fence, items: Iterable[Item]) -> None:
 
 
 def _share(core: Core, pool: CommandPool, fence: Fence, items: deque[Item]) -> None:
-    """Compiles ``items`` on this device and on helpers, until none is left."""
-    count = min(MOST_HELPERS, usable_cores() - 1, len(items) - 1) if _mesa_keeps_code() else 0
+    """Compiles ``items`` on this device and on twins of it, until none is left."""
+    count = min(MOST_TWINS, usable_cores() - 1, len(items) - 1) if _mesa_keeps_code() else 0
     room = max((r.size for d, _, _ in items for r in d.buffers.values()), default=0)
-    helpers = [threading.Thread(target=_help, args=(core, items, room)) for _ in range(count)]
-    for helper in helpers:
-        helper.start()
+    threads = [
+        threading.Thread(target=_compile_apart, args=(core, items, room)) for _ in range(count)
+    ]
+    for thread in threads:
+        thread.start()
     try:
         while (item := _taken(items)) is not None:
             _dispatch_nothing(core, pool, fence, [item[2]])
+            give_back()
     finally:
         items.clear()  # after an error or Ctrl-C
-        for helper in helpers:
-            helper.join()
+        for thread in threads:
+            thread.join()
 
 
-def _help(core: Core, items: deque[Item], room: int) -> None:
+def _compile_apart(core: Core, items: deque[Item], room: int) -> None:
     """Another device of the same kind compiles ``items`` while there are any. Its failures concern
     nobody: what it has not compiled, the device that will run it does."""
     with contextlib.suppress(VkconvError):
@@ -111,10 +116,11 @@ def _compile_on(twin: Core, items: deque[Item], room: int) -> None:
     made.undo.callback(pool.close)
     while (item := _taken(items)) is not None:
         _dispatch_nothing(twin, pool, made.fence, [_bind(twin, item, buffer, made)])
+        give_back()
 
 
 class _Made:
-    """What a helper has made on its device, which frees it when it is closed."""
+    """What a twin has made on its device, which frees it when it is closed."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
@@ -165,6 +171,6 @@ def _taken(items: deque[Item]) -> Item | None:
 
 
 def _mesa_keeps_code() -> bool:
-    """Whether Mesa's cache on disk is on: without it helpers would compile for themselves only."""
+    """Whether Mesa's cache on disk is on: without it twins would compile for themselves only."""
     switches = ("MESA_SHADER_CACHE_DISABLE", "MESA_GLSL_CACHE_DISABLE")
     return not any(os.environ.get(s, "").lower() in ("1", "true", "yes", "y") for s in switches)

@@ -16,6 +16,9 @@ from vkconv.device.vulkan.probe import MemoryType, Probe
 from vkconv.errors import OutOfDeviceMemoryError
 from vkconv.ir import Array
 
+#: what to do where something is too large for a device
+_SMALLER = "use a smaller input size or batch, or a device with more memory"
+
 Purpose = Literal["device", "upload", "download"]
 
 
@@ -62,14 +65,17 @@ class Memory:
         """A buffer of at least ``size`` bytes, or OutOfDeviceMemoryError naming ``what``."""
         api, lib = self._api, self._api.lib
         size = max(256, -(-size // 256) * 256)
-        limit = min(
-            self._probe.max_allocation_bytes, max(t.heap_bytes for t in self._probe.memory_types)
-        )
+        heap = max(t.heap_bytes for t in self._probe.memory_types)
+        limit = min(self._probe.max_allocation_bytes, heap)
         if size > limit:
             # asked here because drivers on overcommitting systems accept what they cannot back
-            raise self._no_room(size, what, f"the device's largest allocation is {_human(limit)}")
+            name = "largest memory heap" if limit == heap else "maxMemoryAllocationSize"
+            raise self._no_room(size, what, f"the device's {name} is {limit}", _SMALLER)
         if self._count >= self._probe.max_allocation_count:
-            raise self._no_room(size, what, f"the driver allows {self._count} allocations")
+            raise self._no_room(
+                size, what, f"the device's maxMemoryAllocationCount is {self._count}",
+                "close sessions that are no longer used",
+            )  # fmt: skip
         # llvmpipe compiles a kernel once more for buffers whose size is a power of two: 0.08 s a
         # kernel, and blocks of constants were 64 MiB
         spare = (512 if size == 256 else 256) if size & (size - 1) == 0 and size < limit else 0
@@ -150,10 +156,11 @@ class Memory:
             chosen += [t for t in fitting if t.flags & flags == flags and t not in chosen]
         return chosen
 
-    def _no_room(self, size: int, what: str, why: str) -> OutOfDeviceMemoryError:
+    def _no_room(self, size: int, what: str, why: str, remedy: str = "") -> OutOfDeviceMemoryError:
+        remedy = remedy or f"close what else uses the device, or {_SMALLER}"
         return OutOfDeviceMemoryError(
             f"'{self._probe.info.name}' has no room for {what}: {size} bytes ({_human(size)}) "
-            f"asked for; {why}",
+            f"asked for, {why}; {remedy}",
             requested=size,
         )
 

@@ -1,4 +1,4 @@
-"""Nets of a few channels: threads would cost more than they bring."""
+"""Networks of a few channels: torch's threads would cost more than they bring."""
 
 from __future__ import annotations
 
