@@ -131,6 +131,40 @@ def cases() -> list[Case]:
             2 * 32 * 3 * 9 * 160 * 160,
             chains=False,
         ),
+        Case(
+            "Conv 3x3, stride 2, 64 to 128 @ 160x160",
+            "Conv",
+            (1, 64, 160, 160),
+            (weights(128, 64, 3, 3),),
+            {**same, "strides": [2, 2]},
+            2 * 128 * 64 * 9 * 80 * 80,
+            chains=False,
+        ),
+        Case(
+            "Conv 1x1, stride 2, 512 to 1024 @ 28x28",
+            "Conv",
+            (1, 512, 28, 28),
+            (weights(1024, 512, 1, 1),),
+            {"strides": [2, 2]},
+            2 * 1024 * 512 * 14 * 14,
+            chains=False,
+        ),
+        *(
+            Case(
+                f"ConvTranspose {edge}x{edge}, stride 2, {channels} to {outputs} @ {size}x{size}",
+                "ConvTranspose",
+                (1, channels, size, size),
+                (weights(channels, outputs, edge, edge),),
+                {"strides": [2, 2], "pads": [pad] * 4, "output_padding": [edge % 2] * 2},
+                2 * channels * outputs * edge * edge * size * size,
+                chains=False,
+            )
+            for edge, channels, outputs, size, pad in (
+                (2, 256, 128, 32, 0),
+                (3, 64, 64, 40, 1),
+                (4, 64, 32, 128, 1),
+            )
+        ),
         *(
             Case(
                 f"GridSample {mode}, 64 @ 80x80",

@@ -38,9 +38,16 @@ layout(push_constant) uniform Push {
 #define LOAD_OUTPUTS(index)                                                                                            \
     mat4(LOAD(weights, index), LOAD(weights, (index) + 1), LOAD(weights, (index) + 2), LOAD(weights, (index) + 3))
 
+#if defined(SCALE_ON)
+vec4 factor; // of the block that is read
+#endif
+
 // columns outside the map read a texel inside it and count as zero
 vec4 read_column(int row, int column, bool row_inside) {
     vec4 texel = LOAD(x, row + clamp(column, 0, width - 1));
+#if defined(SCALE_ON)
+    texel *= factor;
+#endif
     return row_inside && uint(column) < uint(width) ? texel : vec4(0.0);
 }
 
@@ -86,7 +93,7 @@ void main() {
 #endif
     for (int k = 0; k < in_blocks; k++) {
 #if defined(SCALE_ON)
-        vec4 factor = LOAD(scale, scale_index + k);
+        factor = LOAD(scale, scale_index + k);
 #endif
         for (int ky = 0; ky < kernel_h; ky++) {
             int iy = iy0 + ky * dilation_y;
@@ -97,9 +104,6 @@ void main() {
                 vec4 v0 = read_column(row, column, row_inside), v1 = read_column(row, column + step_x, row_inside);
                 vec4 v2 = read_column(row, column + 2 * step_x, row_inside);
                 vec4 v3 = read_column(row, column + 3 * step_x, row_inside);
-#if defined(SCALE_ON)
-                v0 *= factor, v1 *= factor, v2 *= factor, v3 *= factor;
-#endif
                 mat4 w = LOAD_OUTPUTS(w_index);
                 a0 += v0 * w, a1 += v1 * w, a2 += v2 * w, a3 += v3 * w;
                 if (WIDE) {

@@ -61,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     has_workers = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
     if config.getoption("--validate") and not has_workers:
         config.stash[_messages] = _watched_layer()
+        validation.take_whole_ranges()
 
 
 def _watched_layer() -> validation.Messages:

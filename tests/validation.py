@@ -88,6 +88,19 @@ def _split(text: str) -> Iterator[str]:
             yield part.strip()
 
 
+def take_whole_ranges() -> None:
+    """From here on barriers stand wherever the ranges of two descriptors meet, one of them written.
+
+    The batches of a channel slice lie between those of its neighbours, and the planner puts no
+    barrier between dispatches on such slices, which share no byte (``Access.meets``, held against
+    single bytes in tests/plan/test_barriers.py). The layer knows ranges only, and would report it.
+    Models of one image at a time, and all without slices, are planned as ever.
+    """
+    from vkconv.plan import lowering
+
+    lowering._pieces = lambda view: (1, 0)
+
+
 def layer_is_installed() -> bool:
     """Whether the loader finds the layer; one that is missing is left out without a word."""
     from vkconv.device.vulkan.loader import load, text

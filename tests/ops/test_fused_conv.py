@@ -132,6 +132,23 @@ def test_strided_windows_of_the_tile_that_does_them_all(monkeypatch: pytest.Monk
             check_device(case)
 
 
+@pytest.mark.parametrize("kernel", ["conv2d_8x4", "conv2d_shared"])
+def test_infinite_factors_of_a_padded_map(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pads the scaled map is zero, and no zero times infinity."""
+    case = scaled((1, 5, 4, 3), 6, pads=[1, 1, 1, 1], residual="last")
+    x, weight, bias, _, scale = case.inputs
+    assert scale is not None
+    factors = np.where(np.arange(5).reshape(scale.shape) == 2, np.inf, scale).astype(np.float32)
+    infinite = case.but(inputs=(x, weight, bias, random(1, 6, 6, 5, seed=3), factors))
+    (expected_here,) = infinite.expected()
+    assert np.isfinite(expected_here[:, :, 0]).all() and not np.isfinite(expected_here).all()
+    tile = 64 if kernel == "conv2d_shared" else 8
+    choice = Choice(kernel, tile, 64 if tile == 64 else 4, 64)
+    monkeypatch.setenv("VKCONV_DISABLE", "plan_cache")
+    monkeypatch.setattr(conv_kernels, "select_kernel", lambda *_: choice)
+    check_device(infinite)
+
+
 @pytest.mark.parametrize("disabled", ["unrolling", "subgroup", "texel,subgroup"])
 def test_features_that_are_not_there(disabled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VKCONV_DISABLE", f"plan_cache,{disabled}")

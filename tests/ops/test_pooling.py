@@ -210,3 +210,21 @@ def test_other_maxima_do_not_slide() -> None:
 def test_maps_of_a_million_pixels(op_type: str) -> None:
     """More turns of a loop, by eight lanes, than llvmpipe makes."""
     check_device(_pool(op_type, (1, 2, 1030, 1025)).but(reduction=1000))
+
+
+@pytest.mark.parametrize("op_type", ["AveragePool", "MaxPool"])
+def test_windows_of_many_taps(op_type: str) -> None:
+    """More turns than llvmpipe makes: in all of an invocation's results, then in one of them."""
+    case = _pool(op_type, (1, 2, 250, 260), kernel_shape=[190, 200], strides=[11, 9])
+    check_device(case.but(reduction=1000))
+    check_device(_pool(op_type, (1, 2, 150, 700), kernel_shape=[90, 80], strides=[1, 9]))
+    wide = _pool(op_type, (1, 2, 250, 260), kernel_shape=[240, 250], strides=[11, 9])
+    check_device(wide, where="host")
+
+
+def test_maximum_with_indices_of_many_taps() -> None:
+    x = random(1, 2, 120, 130)
+    check_device(Case("MaxPool", (x,), {"kernel_shape": [110, 100]}, outputs=2))
+    whole = Case("MaxPool", (random(1, 1, 250, 260),), {"kernel_shape": [250, 260]}, outputs=2)
+    check_device(whole, where="host")
+    check_device(whole.but(outputs=1))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.passes.rewriting import evaluate, operators, rewritten
-from tests.plan.planning import CPU, kernels, planned
+from tests.plan.planning import kernels, planned
 from tests.sentinels import guarded_arenas
 from tests.small_models import assert_same, expected, floats, model, node
 from vkconv import InferenceSession
@@ -132,13 +132,12 @@ def test_one_copy_of_half_is_left_of_each_block() -> None:
     assert copied == [16, 16, 16, 15]
     gpu = DeviceCaps(kind="integrated")
     assert kernels(planned(stage(58).model("y z"), gpu)).count("permute_channels") == 4
-    assert CPU.kind == "cpu"
 
 
 def test_names_of_the_model_stay() -> None:
     graph = check(stage(8), "y z")
     names = {name for n in graph.nodes for name in (n.name, *n.fused)}
-    assert {n.name for n in stage(8).nodes} <= names | {"Relu:s1_0"}
+    assert {n.name for n in stage(8).nodes} <= names
     assert len({n.name for n in graph.nodes}) == len(graph.nodes)
 
 

@@ -39,7 +39,7 @@ NETS: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "transposed": ([node("ConvTranspose", "x t tb", "y", strides=[2, 2])], {"x": [1, 96, 9, 11]}),
     "scaled": (
         [node("GlobalAveragePool", "x", "g"), node("Sigmoid", "g", "s"), node("Mul", "x s", "p"),
-         node("Conv", "p u", "c"), node("Add", "c x", "y")], {"x": [2, 500, 5, 3]}),
+         node("Conv", "p u", "y")], {"x": [2, 500, 5, 3]}),
     "product": ([node("Gemm", "x m", "y")], {"x": [3, 700]}),
 }  # fmt: skip
 

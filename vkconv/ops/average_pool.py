@@ -12,7 +12,7 @@ from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.operator import Operator
-from vkconv.ops.pool_kernels import AVERAGE, AVERAGE_WITH_PADDING, pool
+from vkconv.ops.pool_kernels import AVERAGE, AVERAGE_WITH_PADDING, pool, too_many_taps
 from vkconv.ops.pool_window import PoolAttributes, padding, taps
 from vkconv.ops.registry import operator
 from vkconv.ops.shapes import ceil_div
@@ -82,6 +82,8 @@ class AveragePool(Operator):
         if not 3 <= len(outputs[0].dims) <= 5:
             return f"no kernel for {len(outputs[0].dims) - 2} spatial dimensions"
         x = inputs[0]
+        if x is not None and (reason := too_many_taps(self._axes(x.dims))) is not None:
+            return reason
         counted = prod(self.kernel_shape)
         if x is not None and self.count_include_pad and counted > LARGEST_COUNTED:
             axes = self.window.axes(x.dims)
@@ -99,7 +101,9 @@ class AveragePool(Operator):
         if x is None:
             raise InvalidModelError("the input is missing")
         kind = AVERAGE_WITH_PADDING if self.count_include_pad else AVERAGE
-        axes = self.window.axes(x.shape)
-        if not self.count_include_pad:
-            axes = tuple(a.trimmed for a in axes)
-        return pool(ctx, ctx.operand(x, "c4"), y.on_device, axes, kind)
+        return pool(ctx, ctx.operand(x, "c4"), y.on_device, self._axes(x.shape), kind)
+
+    def _axes(self, shape: tuple[int, ...]) -> tuple[Axis, ...]:
+        """The axes as the kernel takes them."""
+        axes = self.window.axes(shape)
+        return axes if self.count_include_pad else tuple(a.trimmed for a in axes)

@@ -29,7 +29,9 @@ FILLED_ELSEWHERE = 2048
 #: products (of a weight and a pixel) in the time that two more dispatches take on lavapipe
 TWO_DISPATCHES = 2.1e6
 #: channels, in and out, whose products take lavapipe as long as Winograd's transforms of a patch
-WITH_SHUFFLES, WITHOUT_SHUFFLES = 58.0, 33.0
+WITH_SHUFFLES, WITHOUT_SHUFFLES = 45.0, 33.0
+#: how much longer those products take with few pixels an invocation, whose weights serve less
+FEW_PIXELS = {1: 1.3, 2: 1.15}
 #: windows beyond these go to kernels that loop over them: columns of a dense kernel, taps of a
 #: depthwise one, and what a row of four results spans in x
 MOST_COLUMNS, MOST_TAPS, MOST_SPAN = 31, 121, 256
@@ -212,7 +214,7 @@ def _winograd(problem: Problem, caps: DeviceCaps, multiply: Choice, direct: Choi
         patches = problem.patches(edge)
         pixels = _pixels(patches, multiply)
         unit = pixels * multiply.lanes
-        each = products + share * transforms
+        each = (products + share * transforms) * FEW_PIXELS.get(pixels, 1.0)
         cost = each * ceil_div(patches, unit) * unit * (edge + 2) ** 2 + more
         if cost < least:
             least = cost

@@ -44,10 +44,16 @@ def cover(
 
 
 def spread(
-    caps: DeviceCaps, width: int, height: int = 1, depth: int = 1, *, size: int | None = None
+    caps: DeviceCaps,
+    width: int,
+    height: int = 1,
+    depth: int = 1,
+    *,
+    size: int | None = None,
+    most_turns: int = MAX_TURNS,
 ) -> Grid:
     """``cover`` with the constants that leave out the loops which the grid does not need; ``size``
-    is the workgroup's (``lanes`` by default)."""
+    is the workgroup's (``lanes`` by default). ``most_turns``: fewer where each has long loops."""
     size = lanes(caps, width) if size is None else size
     wanted = (max(1, ceil_div(width, size)), max(1, height), max(1, depth))
     x, y, z = wanted
@@ -58,17 +64,17 @@ def spread(
             y = min(y, max(1, CPU_WORKGROUPS // z))
             z = min(z, CPU_WORKGROUPS)
     limit = caps.max_workgroup_count
-    x, y, z = _within_turns((x, y, z), wanted)
+    x, y, z = _within_turns((x, y, z), wanted, max(1, min(most_turns, MAX_TURNS)))
     count = (min(x, limit[0]), min(y, limit[1]), min(z, limit[2]))
     loops = [int(a < b) for a, b in zip(count, wanted, strict=True)]
     spec = {"local_size_x": size, **dict(zip(("loop_x", "loop_y", "loop_z"), loops, strict=True))}
     return Grid(count, spec)
 
 
-def _within_turns(count: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
-    """More workgroups, along z first, until no invocation takes more than MAX_TURNS turns."""
+def _within_turns(count: tuple[int, ...], wanted: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """More workgroups, along z first, until no invocation takes more than ``most`` turns."""
     grown = list(count)
     for axis in (2, 1, 0):
         turns = prod(ceil_div(w, c) for w, c in zip(wanted, grown, strict=True))
-        grown[axis] = min(wanted[axis], grown[axis] * ceil_div(turns, MAX_TURNS))
+        grown[axis] = min(wanted[axis], grown[axis] * ceil_div(turns, most))
     return tuple(grown)

@@ -19,6 +19,7 @@ from vkconv.ops.pool_kernels import (
     select_sliding,
     sliding_maximum,
     sliding_maximum2d,
+    too_many_taps,
 )
 from vkconv.ops.pool_window import PoolAttributes, padding, taps
 from vkconv.ops.registry import operator
@@ -88,7 +89,11 @@ class MaxPool(Operator):
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         if not 3 <= len(outputs[0].dims) <= 5:
             return f"no kernel for {len(outputs[0].dims) - 2} spatial dimensions"
-        return None
+        x = inputs[0]
+        if x is None:
+            return None
+        axes = tuple(a.trimmed for a in self.window.axes(x.dims))
+        return too_many_taps(axes, c4=self.layout(inputs, outputs) == "c4")
 
     def layout(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> Layout:
         x = inputs[0]

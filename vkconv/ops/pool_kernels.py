@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from vkconv.capabilities import DeviceCaps
@@ -25,22 +27,43 @@ _MANY_INVOCATIONS = 8192
 _POOL_LANES = 64
 
 
+def _inside(axes: tuple[Axis, ...]) -> bool:
+    """Whether no window has a tap outside."""
+    return all(a.begin == 0 and a.padding == (0, a.end) and a.end == 0 for a in axes)
+
+
+def _whole(axes: tuple[Axis, ...]) -> bool:
+    """Whether the one window is the map."""
+    return _inside(axes) and all(a.out == 1 and a.kernel == a.size for a in axes)
+
+
+def too_many_taps(axes: tuple[Axis, ...], *, c4: bool = True) -> str | None:
+    """Why the kernels can't take windows of this size, or None; ``c4``: whole maps have their
+    own."""
+    taps = prod(a.kernel for a in axes)
+    if taps <= MOST_ITERATIONS or (c4 and _whole(axes) and pools_globally(MEAN_OF_MAP, taps)):
+        return None
+    return f"its windows of {taps} taps are too large for one invocation's loops"
+
+
 def pool(ctx: Lowering, x: View, y: View, axes: tuple[Axis, ...], kind: int) -> list[Dispatch]:
     """Windows over one to three spatial axes; x and y are C4."""
     n, blocks, _, _ = c4_dims(y.shape)
     if y.span == 0:
         return []
-    inside = all(a.begin == 0 and a.padding == (0, a.end) and a.end == 0 for a in axes)
-    if inside and all(a.out == 1 and a.kernel == a.size for a in axes):
+    inside = _inside(axes)
+    if _whole(axes):
         return global_pool(ctx, x, y, MAXIMUM_OF_MAP if kind == MAXIMUM else MEAN_OF_MAP)
     one = Axis(1, 1, 1, 1, 1, 0, 0)
     d, h, w = (one,) * (3 - len(axes)) + axes
     # on a CPU an index costs as much as two taps, so several outputs share it; more than two padded
     # means exceed what the driver unrolls, and then take three times as long
     shared_rows = 4 if kind == MAXIMUM or inside else 2
-    rows = min(shared_rows, h.out) if ctx.caps.kind == "cpu" else 1
+    taps = max(d.kernel * h.kernel * w.kernel, 1)
+    shared_rows = max(1, min(shared_rows, h.out, MOST_ITERATIONS // taps))
+    rows = shared_rows if ctx.caps.kind == "cpu" else 1
     width = d.out * ceil_div(h.out, rows) * w.out
-    grid = spread(ctx.caps, width, blocks, n)
+    grid = spread(ctx.caps, width, blocks, n, most_turns=MOST_ITERATIONS // (rows * taps))
     spatial = (d, h, w)
     return [
         ctx.dispatch(
@@ -87,7 +110,8 @@ def pool_with_indices(
     minus_infinity = int(np.float32(-np.inf).view(np.int32))
     lowest = int(np.iinfo(x.dtype).min) if x.is_integer else minus_infinity
     maps = x.shape[0] * x.shape[1]
-    grid = spread(ctx.caps, y.span // maps, maps)
+    taps = max(prod(a.kernel for a in axes), 1)
+    grid = spread(ctx.caps, y.span // maps, maps, most_turns=MOST_ITERATIONS // taps)
     return [
         ctx.dispatch(
             "max_pool_indices",

@@ -55,9 +55,12 @@ class _Shuffle:
     kept: Value
     conv: Node
     readers: tuple[Node, ...]
-    #: for each reader, its channels of ``kept`` and of the result as it has them, or -1
+    #: for each reader, which of its channels are of ``kept``, and which of the convolution
     kept_orders: tuple[Order, ...]
     made_orders: tuple[Order, ...]
+    #: the first channel of the Concat that is of ``kept``, and of the convolution
+    first_kept: int
+    first_made: int
 
 
 def absorb_channel_order(graph: Graph) -> None:
@@ -122,6 +125,8 @@ def _shuffle(
         readers,
         tuple(_taken(reader, *kept_range) for reader in readers),
         tuple(_taken(reader, *made_range) for reader in readers),
+        kept_range[0],
+        made_range[0],
     )
     return shuffle if _pays(shuffle) else None
 
@@ -247,33 +252,28 @@ class _Rewriting:
         kept = self._stored.get(shuffle.kept)
         if kept is None:
             kept = _Stored(shuffle.kept, tuple(range(shuffle.kept.dims[1])))
-        where = {c: i for i, c in enumerate(kept.order) if c >= 0}
-        parts: list[Order] = []  # what of ``kept`` goes where, by its stored channels
-        rows: list[Order] = []  # what of the convolution goes where
-        orders: list[Order] = []  # the readers' channels in the order in which they are stored
+        # channels of the Concat -> those of ``kept`` as it is stored
+        where = {c + shuffle.first_kept: i for i, c in enumerate(kept.order) if c >= 0}
+        copied: list[Order] = []  # for each reader, the channels of ``kept`` as it is stored
+        rows: list[int] = []  # the convolution's channels in their new order
+        orders: list[Order] = []  # for each reader, its channels in the order they are stored in
         for i, reader in enumerate(shuffle.readers):
             channels = reader.attributes["channels"]
-            first = self._first_kept(shuffle)
-            own = sorted(shuffle.kept_orders[i], key=lambda c: where[channels[c] - first])
-            parts.append(_padded(tuple(where[channels[c] - first] for c in own)))
-            made = shuffle.made_orders[i]
-            rows.append(_padded(tuple(channels[c] - self._first_made(shuffle) for c in made)))
-            halves = [_padded(tuple(own)), _padded(made)]
-            orders.append(sum(halves if i == 0 else halves[::-1], ()))
-        conv = shuffle.conv
-        self._reorder_rows(conv, sum(rows, ()))
-        made_here = conv.outputs[0]
-        width = len(kept.order)
-        middle = tuple(range(width, width + made_here.dims[1]))
-        channels = (*parts[0], *middle, *sum(parts[1:], ()))
+            at = {where[channels[k]]: k for k in shuffle.kept_orders[i]}
+            copied.append(_padded(tuple(sorted(at))))
+            own = _padded(tuple(at[c] for c in sorted(at)))
+            made = _padded(shuffle.made_orders[i])
+            rows += [channels[k] - shuffle.first_made if k >= 0 else -1 for k in made]
+            orders.append((*own, *made) if i == 0 else (*made, *own))
+        conv, width = shuffle.conv, len(kept.order)
+        self._reorder_rows(conv, tuple(rows))
+        middle = range(width, width + len(rows))
+        channels = (*copied[0], *middle, *sum(copied[1:], ()))
         whole = _widened(shuffle.concat.outputs[0], len(channels))
-        node = _permutation(
-            [kept.value, made_here], whole, channels, shuffle.readers[0].name,
-        )  # fmt: skip
+        inputs = [kept.value, conv.outputs[0]]
+        node = _permutation(inputs, whole, channels, shuffle.readers[0].name)
         gone = (*shuffle.readers, shuffle.concat)
-        node.fused = [
-            name for n in gone for name in (n.name, *n.fused) if name != node.name
-        ]  # fmt: skip
+        node.fused = [name for n in gone for name in (n.name, *n.fused) if name != node.name]
         self._nodes.append(node)
         values = [whole]
         if len(orders) == 2:
@@ -288,16 +288,6 @@ class _Rewriting:
             )
         for reader, value, order in zip(shuffle.readers, values, orders, strict=True):
             self._stored[reader.outputs[0]] = _Stored(value, order)
-
-    @staticmethod
-    def _first_kept(shuffle: _Shuffle) -> int:
-        first = shuffle.concat.inputs[0]
-        assert first is not None
-        return 0 if first is shuffle.kept else first.dims[1]
-
-    @staticmethod
-    def _first_made(shuffle: _Shuffle) -> int:
-        return shuffle.kept.dims[1] if shuffle.concat.inputs[0] is shuffle.kept else 0
 
     @staticmethod
     def _reorder_rows(conv: Node, order: Order) -> None:
