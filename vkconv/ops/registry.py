@@ -18,6 +18,7 @@ import numpy as np
 from vkconv.entry_points import load_operators
 from vkconv.errors import InvalidModelError, VkconvError
 from vkconv.ir import Graph, Node, TensorType
+from vkconv.ops.activation_codes import Activation
 from vkconv.ops.operator import Operator
 
 #: newest ai.onnx opset whose operators are known here (tests hold it against the onnx package)
@@ -83,6 +84,9 @@ def create(node: Node) -> Operator:
         missing = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if missing and name not in values:
             raise InvalidModelError(f"{node}: attribute '{name}' is missing")
+    code = values.get("activation", 0)
+    if node.domain == "vkconv" and code not in set(Activation):
+        raise InvalidModelError(f"{node}: {code} is no code of an activation")
     try:
         made = cls(**values)
     except VkconvError:

@@ -21,6 +21,10 @@ from vkconv.ops.shapes import ceil_div
 LARGEST_REGION = 4
 
 
+#: samples along an axis of an output element: models have 0 to 4, and a file may ask for any number
+MOST_SAMPLES = 1024
+
+
 @operator("RoiAlign", since=(10, 16, 22))
 class RoiAlign(Operator):
     """y[r, c, i, j] = mean or maximum of bilinear samples of x[batch_indices[r], c] in bin (i, j).
@@ -60,6 +64,10 @@ class RoiAlign(Operator):
             )
         if min(self.output_height, self.output_width) < 1 or self.sampling_ratio < 0:
             raise InvalidModelError("output_height, output_width or sampling_ratio is too small")
+        if self.sampling_ratio > MOST_SAMPLES:
+            raise InvalidModelError(
+                f"sampling_ratio {self.sampling_ratio} is more than {MOST_SAMPLES}"
+            )
         if count and 0 in x.dims:
             raise InvalidModelError(f"there is nothing to sample in {x.dims}")
         return TensorType(x.dtype, (count, x.dims[1], self.output_height, self.output_width))
