@@ -137,5 +137,5 @@ def test_a_driver_that_refuses_an_allocation(device, monkeypatch):
 def test_the_number_of_allocations_is_respected(device, monkeypatch):
     memory = device._core.memory
     monkeypatch.setattr(memory, "_count", device._core.probe.max_allocation_count)
-    with pytest.raises(OutOfDeviceMemoryError, match="allocations"):
+    with pytest.raises(OutOfDeviceMemoryError, match="maxMemoryAllocationCount"):
         device.prepare(chain(1))

@@ -238,14 +238,16 @@ def test_stored_samples(disabled: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stored_samples_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deform_conv_kernels, "stores_samples", lambda *_: True)
     monkeypatch.setattr(deform_conv_kernels, "_convolve", None)
-    for plain, changes in FUSED[:5]:
-        check_device(fused(plain, **changes))
+    for _, case in FUSED[:5]:
+        check_device(case)
+
+
+MANY_OUTPUTS = deform((1, 20, 5, 7), 460, (3, 3), pads=[1, 1, 1, 1], offset_group=5)
 
 
 def test_many_outputs_store_their_samples() -> None:
-    case = deform((1, 20, 5, 7), 460, (3, 3), pads=[1, 1, 1, 1], offset_group=5)
-    check_device(case)
-    with InferenceSession(case.model()) as session:
+    check_device(MANY_OUTPUTS)
+    with InferenceSession(MANY_OUTPUTS.model()) as session:
         (stage,) = session._stages.values()
         assert "deform_samples" in {d.kernel for d in stage.plan.dispatches}
 
@@ -326,20 +328,20 @@ def by_parts(plain: Case, whole: Case) -> ir.Array:
     return np.asarray(y, np.float32)
 
 
+#: plain case, fused case
 FUSED = [
-    (WHOLE[0], {}),
-    (WHOLE[2], {"residual": "first"}),
-    (WHOLE[4], {"residual": "last", "offset_channel": 1, "mask_channel": 3}),
-    (WHOLE[5], {"residual": "first", "offset_channel": 6, "mask_channel": 2}),
-    (WHOLE[1], {"offset_channel": 3, "mask_channel": 5}),
-    (UNEVEN[1], {"residual": "last", "offset_channel": 5}),
-    (UNEVEN[3], {"residual": "first"}),
+    (WHOLE[0], fused(WHOLE[0])),
+    (WHOLE[2], fused(WHOLE[2], residual="first")),
+    (WHOLE[4], fused(WHOLE[4], residual="last", offset_channel=1, mask_channel=3)),
+    (WHOLE[5], fused(WHOLE[5], residual="first", offset_channel=6, mask_channel=2)),
+    (WHOLE[1], fused(WHOLE[1], offset_channel=3, mask_channel=5)),
+    (UNEVEN[1], fused(UNEVEN[1], residual="last", offset_channel=5)),
+    (UNEVEN[3], fused(UNEVEN[3], residual="first")),
 ]
 
 
-@pytest.mark.parametrize(("plain", "changes"), FUSED, ids=str)
-def test_fused(plain: Case, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    case = fused(plain, **changes)
+@pytest.mark.parametrize(("plain", "case"), FUSED, ids=str)
+def test_fused(plain: Case, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_close(case.expected()[0], by_parts(plain, case), case.reduction)
     check_device(case)
     monkeypatch.setenv("VKCONV_DISABLE", "texel,subgroup")
@@ -349,8 +351,8 @@ def test_fused(plain: Case, changes: dict[str, Any], monkeypatch: pytest.MonkeyP
 def test_fused_on_a_device_of_four_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The least that Vulkan guarantees: the residual is added behind."""
     monkeypatch.setenv("VKCONV_LIMITS", "max_storage_buffers=4")
-    for plain, changes in FUSED[1:4]:
-        check_device(fused(plain, **changes))
+    for _, case in FUSED[1:4]:
+        check_device(case)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ _LANES: dict[str, Any] = {
     "max_workgroup_invocations": 1024,
     "max_workgroup_size": (1024, 1024, 1024),
     "max_texel_buffer_elements": 1 << 27,
+    "max_storage_buffers": 8,
     "subgroup_size": 8,
 }
 #: devices that between them make the planner choose every way of access, with shuffles and without
@@ -47,12 +48,28 @@ CAPS = (
     ),
 )
 
-#: (kernel, variant) -> why no case dispatches it
 #: kernels of ``vkconv.ceilings``, which no operator uses
 MEASURING = {"ceiling_arithmetic", "ceiling_copy"}
+#: (kernel, variant) -> why no case dispatches it
 NOT_DISPATCHED: dict[tuple[str, str], str] = {
-    ("conv2d_shared", f"access={access}"): "only tuning could choose it on a CPU driver"
-    for access in ("storage_texel", "uniform_texel")
+    ("conv2d_shared", "access=ssbo,scale=on"): "only tuning chooses it: ops/test_fused_conv",
+    **{
+        ("conv2d_shared", f"access={access},scale={scale}"): "only tuning chooses it on a CPU"
+        for access in ("storage_texel", "uniform_texel")
+        for scale in ("off", "on")
+    },
+    **{
+        (
+            "to_c4",
+            f"access={access},affine=on,pixels={pixels}",
+        ): "tests/passes"
+        for access, pixels in (
+            ("ssbo", "one"),
+            ("ssbo", "four"),
+            ("storage_texel", "four"),
+            ("uniform_texel", "four"),
+        )
+    },
 }
 
 
