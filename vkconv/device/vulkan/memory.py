@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vkconv.device.vulkan.heap import prefer_huge_pages
 from vkconv.device.vulkan.loader import Api
 from vkconv.device.vulkan.probe import MemoryType, Probe
 from vkconv.errors import OutOfDeviceMemoryError
@@ -51,6 +52,8 @@ class Memory:
             and probe.info.kind in ("integrated", "cpu")
             and any(t.flags & both == both for t in probe.memory_types)
         )
+        #: what is mapped is memory of this process, and no device's
+        self._in_process = probe.info.kind == "cpu" and probe.allows("huge_pages")
         self._usage = (
             c.VK_BUFFER_USAGE_STORAGE_BUFFER_BIT
             | c.VK_BUFFER_USAGE_TRANSFER_SRC_BIT
@@ -103,6 +106,8 @@ class Memory:
                     lib.vkMapMemory(self._device, memory, 0, needs.size, 0, where), "mapping memory"
                 )
                 buffer.mapped = np.frombuffer(api.ffi.buffer(where[0], size), np.uint8)
+                if self._in_process:
+                    prefer_huge_pages(buffer.mapped)
         except OutOfDeviceMemoryError as error:
             self.free(buffer)
             raise self._no_room(size, what, str(error)) from None

@@ -27,6 +27,7 @@ FEATURES: Mapping[str, str] = {
     "uniform_texel": "uniform texel buffers (texelFetch)",
     "unrolling": "tiles by specialization constants (kernels with fixed tiles are used)",
     "unified": "reading and writing device memory directly, without staging",
+    "huge_pages": "huge pages behind a CPU driver's memory",
     "timestamps": "GPU timestamps (profiles are then taken one submission per dispatch)",
     "pipeline_cache": "the pipeline cache on disk",
     "plan_cache": "the plan cache on disk",
