@@ -59,7 +59,7 @@ def test_all_that_can_be_chosen(asked: list[Settings], capsys) -> None:
     captured = capsys.readouterr()
     assert json.loads(captured.out)["title"] == "model.onnx" and "50.0" in captured.err
     (settings,) = asked
-    assert (settings.against, settings.device, settings.torch) == ([], 0, "a.b:c")
+    assert (settings.against, settings.device, settings.torch) == ([], "0", "a.b:c")
     assert dict(settings.shapes) == {"x": (1, 3, 8, 8)} and settings.paths == [os.getcwd()]
     assert (settings.rounds, settings.seconds, settings.pause) == (2, 0.5, 0.0)
 
