@@ -69,13 +69,14 @@ class StageCache:
         if shapes in self._stages:
             self._stages.move_to_end(shapes)
             return self._stages[shapes]
-        planned = self._loaded.find(shapes)
-        if planned is None:
-            planned = self._plan(shapes)
-        else:
-            planned.report_hosts(self._host_report)
+        kept = self._loaded.find(shapes)
+        if kept is not None:
+            kept.report_hosts(self._host_report)
+        planned = kept or self._plan(shapes)
         if self._loaded.is_static and planned.rest is None:
             self._forget_weights(planned)
+            if kept is None and sum(s.size for s in planned.plan.constants) >= WORTH_COLLECTING:
+                gc.collect()  # planning's nodes and values refer to each other, and to the weights
         stage = Stage(planned, self._device, self._store, self._host_report, self._tuned.choices)
         self._stages[shapes] = stage
         self._loaded.start_keeping()
@@ -90,9 +91,6 @@ class StageCache:
         graph, self._store = self._loaded.graph, None
         about = (graph.opsets, graph.metadata, graph.producer)
         self._loaded.graph = Graph(graph.name, [], [], [], *about, source_nodes=graph.source_nodes)
-        del graph
-        if sum(s.size for s in planned.plan.constants) >= WORTH_COLLECTING:
-            gc.collect()  # nodes and values refer to each other
 
     def close(self) -> None:
         """Free what all stages hold on the device."""
