@@ -75,11 +75,11 @@ class Allocations:
             free(owner, buffer)
             self.alive -= 1
 
-        memory.Memory.create, memory.Memory.free = counting_create, counting_free  # type: ignore
+        memory.Memory.create, memory.Memory.free = counting_create, counting_free
         try:
             yield
         finally:
-            memory.Memory.create, memory.Memory.free = create, free  # type: ignore
+            memory.Memory.create, memory.Memory.free = create, free
 
 
 def small_net() -> tuple[bytes, dict[str, np.ndarray]]:

@@ -134,7 +134,7 @@ def test_errors_are_the_futures(names: Any, given: Any, message: str) -> None:
 def test_a_device_that_fails_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VKCONV_DEVICE", raising=False)  # the fences are the default engine's
     with InferenceSession(detector()) as session:
-        queue = next(iter(session._stages.values()))._executable._lanes[0].core.queue  # type: ignore[attr-defined]
+        queue = next(iter(session._stages.values()))._executable._lanes[0].core.queue
         settle = queue.wait
         calls: list[int] = []
 

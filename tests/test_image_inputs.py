@@ -104,15 +104,15 @@ def test_the_same_numbers_as_on_the_host() -> None:
         with InferenceSession(path) as session:
             arg = session.get_inputs()[0]
             metadata = session.get_modelmeta().custom_metadata_map
-            head = choose_head({o.name: o.shape for o in session.get_outputs()}, metadata)  # type: ignore[misc]
+            head = choose_head({o.name: o.shape for o in session.get_outputs()}, metadata)
             picture = Image.fromarray(pixels(190, 333, 3))
             size = (arg.shape[3], arg.shape[2])
-            tensor, box = prepare(picture, head, input_size=size)  # type: ignore[arg-type]
+            tensor, box = prepare(picture, head, input_size=size)
             wanted = session.run(None, {arg.name: tensor})
         with InferenceSession(path, images=ImageInput()) as session:
             numbers = ImageInput(scale=head.input_scale, channel_order=head.channel_order)
             session.set_image_input(arg.name, numbers)
-            raw, same = prepare_pixels(picture, head, input_size=size)  # type: ignore[arg-type]
+            raw, same = prepare_pixels(picture, head, input_size=size)
             assert same == box and raw.dtype == np.uint8 and raw.nbytes * 4 == tensor.nbytes
             found = session.run(None, {arg.name: raw})
             placed = {p.where for p in session.placement}

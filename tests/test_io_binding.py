@@ -97,7 +97,7 @@ def test_unbound_outputs_are_not_fetched(monkeypatch: pytest.MonkeyPatch) -> Non
     with InferenceSession(detector()) as session:
         (stage,) = session._stages.values()
         engine = type(stage._executable._lanes[0])
-        fetch = engine._fetch  # type: ignore[attr-defined]
+        fetch = engine._fetch
         monkeypatch.setattr(
             engine, "_fetch", lambda self, i, *rest: fetched.append(i) or fetch(self, i, *rest)
         )

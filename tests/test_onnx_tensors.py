@@ -127,7 +127,7 @@ def test_wrong_sparse_initializers(values: list[float], indices: object, dims: l
 def external(folder: Path, location: str = "data.bin", **entries: object) -> Path:
     """A model in ``folder`` whose tensor of six floats lies in the file ``location``."""
     tensor = numpy_helper.from_array(floats(2, 3), "c")
-    external_data_helper.set_external_data(tensor, location, **entries)  # type: ignore[arg-type]
+    external_data_helper.set_external_data(tensor, location, **entries)
     tensor.ClearField("raw_data")
     path = folder / "model.onnx"
     path.write_bytes(with_tensor(tensor).SerializeToString())

@@ -40,7 +40,7 @@ def counting(elements: int) -> Callable[[Dispatch], Dispatch]:
     is not bound, and reads as zero: a copy of the poison onto the poison would change nothing."""
 
     def change(step: Dispatch) -> Dispatch:
-        count = int(step.push["count"]) + elements  # type: ignore[arg-type]
+        count = int(step.push["count"]) + elements
         ranges = {
             name: dataclasses.replace(b, size=b.size + max(elements, 0) * 4) if b.writes else b
             for name, b in step.buffers.items()

@@ -283,7 +283,7 @@ def test_the_smallest_part_that_fails_is_exported(corrupt: Corrupt, tmp_path: Pa
     with InferenceSession(str(folder / "model.onnx"), device="reference") as session:
         (s,) = session.run(None, dict(inputs))
     np.testing.assert_allclose(s, expected["s"], rtol=1e-4, atol=1e-5)
-    assert verify(str(folder / "model.onnx"), dict(inputs)).first.node == "Conv:d"  # type: ignore[union-attr]
+    assert verify(str(folder / "model.onnx"), dict(inputs)).first.node == "Conv:d"
     text = (folder / "README.md").read_text()
     for part_of_it in ("vkconv verify model.onnx --inputs inputs.npz", planted[0], "numpy"):
         assert part_of_it in text

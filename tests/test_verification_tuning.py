@@ -84,10 +84,10 @@ def test_the_plan_checked_is_the_one_a_session_runs(
 
     monkeypatch.setattr(lowering.PlanLowering, "dispatch", dispatch)
     seen.append([])
-    found = verify(net, **given)  # type: ignore[arg-type]
+    found = verify(net, **given)
     planned_by_verify = seen[-1]
     seen.append([])
-    with InferenceSession(net, **given) as session:  # type: ignore[arg-type]
+    with InferenceSession(net, **given) as session:
         assert dispatched(session) == seen[-1]
     # verify plans twice: watched, and in the session whose bits it compares
     assert planned_by_verify == seen[-1] * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def mapped(size: int) -> np.ndarray:
 def advised(array: np.ndarray) -> bool:
     """Whether the system notes the advice for the middle of ``array`` (man 5 proc, smaps)."""
     middle, inside = array.ctypes.data + array.nbytes // 2, False
-    for line in open("/proc/self/smaps"):  # noqa: SIM115
+    for line in Path("/proc/self/smaps").read_text().splitlines():
         first = line.split()[0]
         if "-" in first:
             low, high = (int(n, 16) for n in first.split("-"))

@@ -36,7 +36,7 @@ def test_limits_are_lowered_and_never_raised(monkeypatch):
 
 
 def test_every_name_lowers_its_limit(monkeypatch):
-    large = DeviceCaps(**{  # type: ignore[arg-type]
+    large = DeviceCaps(**{
         name: (64, 64, 64) if "count" in name or name == "max_workgroup_size" else 64
         for name in NAMES if name != "max_allocation_bytes"
     })  # fmt: skip

@@ -126,7 +126,7 @@ class ThreeFilters(nn.Module):
             self.bypass = nn.Sequential(*filtered(inputs, 3, 2), *layer(inputs, half))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return Block.forward(self, x)  # type: ignore[arg-type]
+        return Block.forward(self, x)
 
 
 class Choice(nn.Module):

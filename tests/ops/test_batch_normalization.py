@@ -14,7 +14,7 @@ def normalised(*shape: int, **more: object) -> Case:
     return Case(
         "BatchNormalization",
         (random(*shape), *parameters, random(channels, low=0.1, high=2, seed=4)),
-        **{"constant": (1, 2, 3, 4), **more},  # type: ignore[arg-type]
+        **{"constant": (1, 2, 3, 4), **more},
     )
 
 

@@ -11,7 +11,7 @@ from vkconv.ir import DTYPES, Array
 
 
 def cast(x: Array, dtype: str, **more: object) -> Case:
-    return Case("Cast", (x,), {"to": DTYPES.index(dtype) + 1}, name=dtype, **more)  # type: ignore[arg-type]
+    return Case("Cast", (x,), {"to": DTYPES.index(dtype) + 1}, name=dtype, **more)
 
 
 FLOATS = np.array([0, -0.0, 0.4, -0.6, 1.5, -2.5, 100.9, -100.9, 127], np.float32)

@@ -74,7 +74,7 @@ def plain(case: Case) -> np.ndarray:
     )
     assert x is not None and weight is not None and scale is not None
     step = case.attributes.get("strides", [1] * (x.ndim - 2))
-    x = (x * scale)[(..., *(slice(None, None, s) for s in step))]  # type: ignore[union-attr]
+    x = (x * scale)[(..., *(slice(None, None, s) for s in step))]
     y = np.einsum("oi,ni...->no...", weight.reshape(weight.shape[:2]), x)
     if bias is not None:
         y += bias.reshape(-1, *[1] * (x.ndim - 2))

@@ -34,15 +34,15 @@ SHAPES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
 
 
 def product(a: tuple[int, ...], b: tuple[int, ...], **more: object) -> Case:
-    return Case("MatMul", (random(*a), random(*b, seed=1)), reduction=a[-1], **more)  # type: ignore[arg-type]
+    return Case("MatMul", (random(*a), random(*b, seed=1)), reduction=a[-1], **more)
 
 
 def gemm(m: int, k: int, n: int, c: tuple[int, ...] | None = None, **more: object) -> Case:
-    attributes = dict(more.pop("attributes", {}))  # type: ignore[call-overload]
+    attributes = dict(more.pop("attributes", {}))
     a = random(*((k, m) if attributes.get("transA") else (m, k)))
     b = random(*((n, k) if attributes.get("transB") else (k, n)), seed=1)
     inputs = (a, b) if c is None else (a, b, random(*c, seed=2))
-    return Case("Gemm", inputs, attributes, reduction=k, **more)  # type: ignore[arg-type]
+    return Case("Gemm", inputs, attributes, reduction=k, **more)
 
 
 CASES = [product(a, b, constant=constant) for a, b in SHAPES for constant in ((), (1,), (0,))]
@@ -147,7 +147,7 @@ def test_a_weight_larger_than_a_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     made = lowering.PlanLowering.__init__
 
     def small(self: lowering.PlanLowering, caps: DeviceCaps, *rest: object) -> None:
-        made(self, dataclasses.replace(caps, max_storage_buffer_range=1 << 17), *rest)  # type: ignore[arg-type]
+        made(self, dataclasses.replace(caps, max_storage_buffer_range=1 << 17), *rest)
 
     monkeypatch.setattr(lowering.PlanLowering, "__init__", small)
     check_device(gemm(3, 100, 1001, (1001,), constant=(1, 2), attributes={"transB": 1}))
@@ -172,7 +172,7 @@ def test_tiles(kind: str, size: tuple[int, int, int], tile: Tile) -> None:
     subgroup = (
         {"subgroup_shuffle": True, "subgroup_size": 8, "storage_texel": True} if shuffles else {}
     )
-    assert select_tile(DeviceCaps(kind=name, **subgroup), *size) == tile  # type: ignore[arg-type]
+    assert select_tile(DeviceCaps(kind=name, **subgroup), *size) == tile
 
 
 def test_slices_of_a_deep_product(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_shapes_that_do_not_multiply() -> None:
     with pytest.raises(InvalidModelError, match="do not broadcast"):
         product((2, 3, 5), (3, 5, 7)).types()
     with pytest.raises(InvalidModelError, match="scalar"):
-        Case("MatMul", (np.float32(1), random(3))).types()  # type: ignore[arg-type]
+        Case("MatMul", (np.float32(1), random(3))).types()
     with pytest.raises(InvalidModelError, match="broadcast"):
         gemm(3, 5, 7, (5,)).types()
 

@@ -96,7 +96,7 @@ def test_several_inputs(
         finish(graph, device.caps)
         plan = make_plan(graph, device.caps, ConstantStore())
         copied = [d.push["rows"] for d in plan.dispatches if d.kernel == "permute_channels"]
-        assert sum(copied) == (rows if layout == "c4" else len(channels))  # type: ignore[arg-type]
+        assert sum(copied) == (rows if layout == "c4" else len(channels))
         with guarded_arenas() as guard:
             executable = device.prepare(plan)
             guard.poison()

@@ -37,7 +37,7 @@ def _dequantize(case: Case) -> Case:
         *case.inputs[0].shape,
         low=limits.min,
         high=limits.max,
-        dtype=zero.dtype.name,  # type: ignore[union-attr]
+        dtype=zero.dtype.name,
     )
     return case.but(op_type="DequantizeLinear", inputs=(x, scale, zero))
 

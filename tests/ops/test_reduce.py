@@ -23,18 +23,18 @@ def reduction(
 ) -> Case:
     low, high = {"LogSum": (0.1, 2), "Prod": (0.5, 1.5)}.get(op, (-4, 5))
     x = random(*shape, low=low, high=high, dtype=dtype)
-    attributes = dict(more.pop("attributes", {}))  # type: ignore[call-overload]
+    attributes = dict(more.pop("attributes", {}))
     length = int(np.prod([shape[a] for a in axes])) if axes else max(x.size, 1)
     more = {"reduction": length, **more}
-    newest = int(more.get("opset", 28)) >= (13 if op == "Sum" else 18)  # type: ignore[call-overload]
+    newest = int(more.get("opset", 28)) >= (13 if op == "Sum" else 18)
     if not newest:
         if axes is not None:
             attributes["axes"] = axes
-        return Case(f"Reduce{op}", (x,), attributes, **more)  # type: ignore[arg-type]
+        return Case(f"Reduce{op}", (x,), attributes, **more)
     name = "" if axes is None else "axes" + ",".join(map(str, axes))
     given = None if axes is None else np.array(axes, np.int64)
     inputs = (x,) if given is None else (x, given)
-    return Case(f"Reduce{op}", inputs, attributes, constant=(1,), name=name, **more)  # type: ignore[arg-type]
+    return Case(f"Reduce{op}", inputs, attributes, constant=(1,), name=name, **more)
 
 
 CASES = [

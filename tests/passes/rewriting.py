@@ -42,14 +42,13 @@ def evaluate(graph: Graph, feeds: Mapping[str, Array]) -> list[Array]:
     for step in plan.steps:
         assert isinstance(step, HostStep)
         arrays = [
-            x if x is None or isinstance(x, np.ndarray) else known[x.name]  # type: ignore[union-attr]
-            for x in step.inputs
+            x if x is None or isinstance(x, np.ndarray) else known[x.name] for x in step.inputs
         ]
         results = step.compute(*arrays)
         tuples = results if isinstance(results, (tuple, list)) else (results,)
-        known.update({y.name: a for y, a in zip(step.outputs, tuples, strict=True)})  # type: ignore[union-attr]
+        known.update({y.name: a for y, a in zip(step.outputs, tuples, strict=True)})
     return [
-        port.place if isinstance(port.place, np.ndarray) else known[port.place.name]  # type: ignore[union-attr]
+        port.place if isinstance(port.place, np.ndarray) else known[port.place.name]
         for port in plan.outputs
     ]
 

@@ -244,6 +244,6 @@ def test_narrow_maps_would_be_mostly_padding() -> None:
 
 def test_open_shapes_wait() -> None:
     net = stage(8)
-    net.inputs["x"] = ["n", 3, 5, 7]  # type: ignore[list-item]
+    net.inputs["x"] = ["n", 3, 5, 7]
     graph = rewritten(net.model("y z"), *BEFORE, absorb_channel_order)
     assert "PermuteChannels+" not in operators(graph)

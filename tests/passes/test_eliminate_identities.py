@@ -94,7 +94,7 @@ def test_transposes() -> None:
         return [*nodes, node("Relu", names[-1], "y")]
 
     def run(*orders: list[int] | None, wanted: int) -> None:
-        proto = model(chain(*orders), X, {"y": None})  # type: ignore[arg-type]
+        proto = model(chain(*orders), X, {"y": None})
         check(proto, ["Transpose"] * wanted + ["Relu"], PASS)
 
     run([0, 1, 2], wanted=0)

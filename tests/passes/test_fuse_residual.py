@@ -23,7 +23,7 @@ def conv(x: str, y: str) -> object:
 
 
 def run(nodes: list[object], wanted: list[str], outputs: dict[str, None] | None = None) -> Graph:
-    proto = model(nodes, X, outputs or Y, W)  # type: ignore[arg-type]
+    proto = model(nodes, X, outputs or Y, W)
     return check(proto, wanted, *PASSES)
 
 
@@ -103,17 +103,17 @@ def test_convolution_that_is_read_elsewhere_or_an_output() -> None:
 
 @pytest.mark.parametrize("shape", [[1, 4, 5, 3], [2, 4, 1, 1], [2, 1, 5, 3], [5, 3], []])
 def test_other_shapes_are_left(shape: list[int]) -> None:
-    proto = model([conv("x", "c"), node("Add", "c r", "y")], X | {"r": shape}, Y, W)  # type: ignore[list-item]
+    proto = model([conv("x", "c"), node("Add", "c r", "y")], X | {"r": shape}, Y, W)
     check(proto, ["Conv", "Add"], *PASSES)
 
 
 def test_residual_that_broadcasts_the_convolution() -> None:
-    proto = model([conv("x", "c"), node("Add", "c r", "y")], X | {"r": [3, 2, 4, 5, 3]}, Y, W)  # type: ignore[list-item]
+    proto = model([conv("x", "c"), node("Add", "c r", "y")], X | {"r": [3, 2, 4, 5, 3]}, Y, W)
     check(proto, ["Conv", "Add"], *PASSES)
 
 
 def test_constants_and_other_convolutions_are_left() -> None:
-    proto = model([conv("x", "c"), node("Add", "c r", "y")], X, Y, W | {"r": floats(2, 4, 5, 3)})  # type: ignore[list-item]
+    proto = model([conv("x", "c"), node("Add", "c r", "y")], X, Y, W | {"r": floats(2, 4, 5, 3)})
     check(proto, ["Conv", "Add"], *PASSES)
     nodes = [node("ConvTranspose", "x v", "c"), node("Add", "c x", "y")]
     run(nodes, ["ConvTranspose", "Add"])
@@ -124,7 +124,7 @@ def test_constants_and_other_convolutions_are_left() -> None:
 
 def test_running_it_twice_changes_nothing() -> None:
     nodes = [conv("x", "c"), node("Add", "c x", "s"), node("Relu", "s", "y")]
-    check(model(nodes, X, Y, W), ["Conv+"], *PASSES, *PASSES)  # type: ignore[arg-type]
+    check(model(nodes, X, Y, W), ["Conv+"], *PASSES, *PASSES)
 
 
 @pytest.mark.parametrize(("operands", "bias"), [("c x", "b"), ("x c", "-"), ("x c", "")])
@@ -132,7 +132,7 @@ def test_deformable_convolution(operands: str, bias: str) -> None:
     """Whatever optional inputs it has, the residual is its sixth."""
     deform = node("DeformConv", f"x w o {bias}", "c", pads=PADS)
     nodes = [deform, node("Add", operands, "s"), node("Relu", "s", "y")]
-    proto = model(nodes, X | {"o": [2, 18, 5, 3]}, Y, W | {"b": floats(4)}, opset=19)  # type: ignore[list-item]
+    proto = model(nodes, X | {"o": [2, 18, 5, 3]}, Y, W | {"b": floats(4)}, opset=19)
     graph = rewritten(proto, *PASSES)
     assert operators(graph) == ["DeformConv+"]
     (fused,) = graph.nodes
@@ -147,7 +147,7 @@ def test_deformable_convolution(operands: str, bias: str) -> None:
 def test_a_mask_stays_where_it_is() -> None:
     nodes = [node("DeformConv", "x w o - m", "c", pads=PADS), node("Add", "c x", "y")]
     shapes = X | {"o": [2, 18, 5, 3], "m": [2, 9, 5, 3]}
-    graph = rewritten(model(nodes, shapes, Y, W, opset=19), *PASSES)  # type: ignore[list-item]
+    graph = rewritten(model(nodes, shapes, Y, W, opset=19), *PASSES)
     assert operators(graph) == ["DeformConv+"]
     names = [None if v is None else v.name for v in graph.nodes[0].inputs]
     assert names == ["x", "w", "o", None, "m", "x"]

@@ -71,7 +71,7 @@ def test_parts_of_a_deformable_convolution_with_a_residual() -> None:
     assert operators(graph) == ["DeformConv+"]
     split_large_weights(graph, SMALL)
     parts = [n for n in graph.nodes if n.op_type == "DeformConv"]
-    assert len(parts) > 1 and all(n.inputs[5].dims[1] < 192 for n in parts)  # type: ignore[union-attr]
+    assert len(parts) > 1 and all(n.inputs[5].dims[1] < 192 for n in parts)
     (found,) = evaluate(graph, feeds(inputs))
     (plain,) = evaluate(rewritten(proto, lambda _: None), feeds(inputs))
     np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-4)

@@ -44,7 +44,7 @@ class Layer(nn.Module):
         self.layer = deformable(2, 3, **{"modulated": True, **more})
         self.change, self.shows = change, shows
         made = type(self.layer).offsets
-        self.layer.offsets = lambda x: change(made(self.layer, x))  # type: ignore[method-assign]
+        self.layer.offsets = lambda x: change(made(self.layer, x))
 
     def forward(self, x: Tensor) -> Any:
         y = self.layer(x)

@@ -39,7 +39,7 @@ def stub(kernel: str, variant: tuple[tuple[str, str], ...]) -> ShaderModule:
         variant,
         b"",
         (
-            BufferField("x", 0, kind, 4, True, False),  # type: ignore[arg-type]
+            BufferField("x", 0, kind, 4, True, False),
             BufferField("y", 1, "storage_buffer", 1, False, True),
         ),
         (
@@ -140,7 +140,7 @@ def test_workgroup_counts(axis: int) -> None:
     limits[axis], grid[axis] = 100, 101
     caps = replace(CPU, max_workgroup_count=tuple(limits))
     with pytest.raises(UnsupportedModelError, match=r"'the_node'.*101.*maxComputeWorkGroupCount"):
-        lower(caps, grid=tuple(grid))  # type: ignore[arg-type]
+        lower(caps, grid=tuple(grid))
 
 
 def test_workgroup_invocations() -> None:

@@ -102,7 +102,7 @@ def test_planning_is_repeatable() -> None:
         return [
             (d.kernel, d.variant, d.grid, d.push, d.spec, d.barrier,
              {n: (b.storage.offset, b.offset, b.size) for n, b in d.buffers.items()})
-            for d in made.dispatches  # type: ignore[attr-defined]
+            for d in made.dispatches
         ]  # fmt: skip
 
     for seed in (1, 5):

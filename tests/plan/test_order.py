@@ -62,10 +62,10 @@ def test_random_accesses(rows: list[list[tuple[int, int, int, int]] | None]) -> 
 
 def planned(proto: object, caps: DeviceCaps, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     """(barriers in the model's order, barriers in waves)."""
-    inside = make_plan(lowered(proto, caps), caps, ConstantStore())  # type: ignore[arg-type]
+    inside = make_plan(lowered(proto, caps), caps, ConstantStore())
     with monkeypatch.context() as patch:
         patch.setattr(plan_room, "in_waves", lambda steps, _: [[step] for step in steps])
-        plain = make_plan(lowered(proto, caps), caps, ConstantStore())  # type: ignore[arg-type]
+        plain = make_plan(lowered(proto, caps), caps, ConstantStore())
     assert inside.arena_size <= plan_room.WAVES_MAY_COST * plain.arena_size
     assert len(inside.dispatches) == len(plain.dispatches)
     return sum(d.barrier for d in plain.dispatches), sum(d.barrier for d in inside.dispatches)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import BinaryIO
+from io import BufferedReader
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class _Irregular(Exception):
     """The file is not what it seems; protobuf shall see it."""
 
 
-def without_weights(file: BinaryIO, size: int) -> tuple[bytes, Weights] | None:
+def without_weights(file: BufferedReader, size: int) -> tuple[bytes, Weights] | None:
     """A serialized ModelProto of ``size`` bytes without its large weights, and these; None where it
     is better read as a whole."""
     walk = _Walk(file)
@@ -51,7 +51,7 @@ def without_weights(file: BinaryIO, size: int) -> tuple[bytes, Weights] | None:
 
 
 class _Walk:
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BufferedReader) -> None:
         self._file = file
         self._at = self._fields = 0
         self._draw = secrets.token_bytes(TOKEN_BYTES - 8)
@@ -94,7 +94,7 @@ class _Walk:
         array = np.empty(length, np.uint8)
         view, done = array.data, 0
         while done < length:
-            count = self._file.readinto(view[done:])  # type: ignore[attr-defined]
+            count = self._file.readinto(view[done:])
             if not count:
                 raise _Irregular
             done += count

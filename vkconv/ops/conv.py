@@ -16,7 +16,6 @@ from vkconv.ops.activation_codes import Activation
 from vkconv.ops.conv_epilogue import Epilogue
 from vkconv.ops.conv_geometry import check_operands, conv_axes
 from vkconv.ops.conv_kernels import lower_conv
-from vkconv.ops.fused_activation import apply_activation
 from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.operator import FLOATS, Operator
 from vkconv.ops.registry import operator
@@ -136,12 +135,11 @@ class FusedConv(Convolution):
         if scale is not None:
             x = x * scale
         y = convolve(x, weight, bias, self.axes(x.shape, weight.shape), self.group)
-        if residual is not None and self.residual == "first":
-            y = y + residual
-        y = apply_activation(
-            Activation(self.activation), y, self.activation_alpha, self.activation_beta
-        )
-        return y + residual if residual is not None and self.residual == "last" else y
+        return self.epilogue().apply(y, residual)
+
+    def epilogue(self, residual: Tensor | None = None) -> Epilogue:
+        numbers = (self.activation_alpha, self.activation_beta)
+        return Epilogue(self.activation, *numbers, self.residual, residual)
 
     def flops(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> int:
         x, scaled = inputs[0], len(inputs) > 4 and inputs[4] is not None
@@ -153,10 +151,7 @@ class FusedConv(Convolution):
     ) -> list[Dispatch]:
         x, weight, bias, residual, scale = [*inputs, None, None, None][:5]
         assert x is not None and weight is not None
-        epilogue = Epilogue(
-            self.activation, self.activation_alpha, self.activation_beta, self.residual, residual
-        )
-        axes = self.axes(x.shape, weight.shape)
+        epilogue, axes = self.epilogue(residual), self.axes(x.shape, weight.shape)
         return lower_conv(ctx, x, weight, bias, outputs[0], axes, self.group, epilogue, scale=scale)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vkconv.dispatch import Dispatch, View
+from vkconv.ir import Array
 from vkconv.ops.activation_codes import Activation
 from vkconv.ops.binary import lower_binary
 from vkconv.ops.binary_codes import Binary
+from vkconv.ops.fused_activation import apply_activation
 from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.unary import lower_unary
 
@@ -35,6 +37,13 @@ class Epilogue:
             "RESIDUAL": RESIDUAL_CODES[self.residual if self.residual_tensor else ""],
             "MASKED": int(channels % 4 != 0),
         }
+
+    def apply(self, y: Array, residual: Array | None = None) -> Array:
+        """The same by numpy."""
+        if residual is not None and self.residual == "first":
+            y = y + residual
+        y = apply_activation(Activation(self.activation), y, self.alpha, self.beta)
+        return y + residual if residual is not None and self.residual == "last" else y
 
     def view(self, ctx: Lowering) -> View | None:
         """The residual's view in C4."""

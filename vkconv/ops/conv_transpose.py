@@ -16,7 +16,6 @@ from vkconv.ops.activation_codes import Activation
 from vkconv.ops.conv_epilogue import Epilogue
 from vkconv.ops.conv_geometry import check_operands, transpose_axes
 from vkconv.ops.conv_kernels import lower_conv
-from vkconv.ops.fused_activation import apply_activation
 from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.operator import FLOATS, Operator
 from vkconv.ops.registry import operator
@@ -133,9 +132,7 @@ class FusedConvTranspose(TransposedConvolution):
 
     def reference(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         y = scatter(x, weight, bias, self.axes(x.shape, weight.shape), self.group)
-        return apply_activation(
-            Activation(self.activation), y, self.activation_alpha, self.activation_beta
-        )
+        return self.epilogue().apply(y)
 
 
 def scatter(x: Array, weight: Array, bias: Array | None, axes: Sequence[Axis], group: int) -> Array:

@@ -214,12 +214,11 @@ class FusedDeformConv(DeformConv):
             mask = mask[:, self.mask_channel : self.mask_channel + taps]
             function = Activation(self.mask_activation)
             mask = apply_activation(function, mask, self.mask_alpha, self.mask_beta)
-        y = super().reference(x, weight, offset, bias, mask)
-        if residual is not None and self.residual == "first":
-            y = y + residual
-        kind = Activation(self.activation)
-        y = apply_activation(kind, y, self.activation_alpha, self.activation_beta)
-        return y + residual if residual is not None and self.residual == "last" else y
+        return self.epilogue().apply(super().reference(x, weight, offset, bias, mask), residual)
+
+    def epilogue(self, residual: Tensor | None = None) -> Epilogue:
+        numbers = (self.activation_alpha, self.activation_beta)
+        return Epilogue(self.activation, *numbers, self.residual, residual)
 
     def lower(
         self, ctx: Lowering, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]
@@ -228,10 +227,7 @@ class FusedDeformConv(DeformConv):
         assert x is not None and weight is not None and offset is not None
         function = (self.mask_activation, self.mask_alpha, self.mask_beta)
         operands = Operands(offset, mask, self.offset_channel, self.mask_channel, function)
-        epilogue = Epilogue(
-            self.activation, self.activation_alpha, self.activation_beta, self.residual, residual
-        )
-        problem = self.problem(x, weight)
+        epilogue, problem = self.epilogue(residual), self.problem(x, weight)
         return lower_deform_conv(ctx, problem, x, weight, bias, operands, outputs[0], epilogue)
 
 

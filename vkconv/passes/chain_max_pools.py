@@ -9,7 +9,7 @@ each adds to the one before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from vkconv.errors import VkconvError
@@ -31,8 +31,9 @@ def chain_max_pools(graph: Graph) -> None:
         source = node.inputs[0] if window is not None else None
         if window is not None and source is not None:
             found.setdefault(source, []).append((node, window))
-    chained = False
+    together: dict[Node, list[Node]] = {}
     for pools in found.values():
+        earliest = pools[0][0]
         # larger windows last; of equal ones, the model's order
         pools.sort(key=lambda p: tuple(size for size, _ in p[1]))
         for (inner, small), (outer, large) in pairwise(pools):
@@ -47,9 +48,8 @@ def chain_max_pools(graph: Graph) -> None:
                 "strides": (1,) * len(added),
                 "pads": begins + ends,
             }
-            chained = True
-    if chained:
-        _sort(graph)
+            together[earliest] = [node for node, _ in pools]
+    _gather(graph, together)
 
 
 def _window(node: Node) -> Window | None:
@@ -81,21 +81,10 @@ def _difference(small: Window, large: Window) -> Window | None:
     return added if any(size > 1 for size, _ in added) else None
 
 
-def _sort(graph: Graph) -> None:
-    """Nodes behind what they read, else in their order: a chain may run against it."""
-    missing = {id(v) for n in graph.nodes for v in n.outputs}
-    nodes: list[Node] = []
-    waiting: list[Node] = []
-    for node in graph.nodes:
-        waiting.append(node)
-        ready = True
-        while ready:
-            ready = False
-            for late in waiting:
-                if not any(id(v) in missing for v in late.present_inputs):
-                    nodes.append(late)
-                    waiting.remove(late)
-                    missing.difference_update(id(v) for v in late.outputs)
-                    ready = True
-                    break
-    graph.nodes = nodes
+def _gather(graph: Graph, together: Mapping[Node, Sequence[Node]]) -> None:
+    """Pools of one tensor to the place of the earliest of them: a chain may run against the
+    model's order, and all that they read is there."""
+    moved = {node for pools in together.values() for node in pools}
+    graph.nodes = [
+        new for node in graph.nodes for new in together.get(node, () if node in moved else (node,))
+    ]

@@ -96,6 +96,8 @@ def _in_c4(node: Node) -> Iterator[None]:
     before = [v.layout for v in inputs]
     for value in inputs:
         value.layout = "c4"
-    yield
-    for value, layout in zip(inputs, before, strict=True):
-        value.layout = layout
+    try:
+        yield
+    finally:
+        for value, layout in zip(inputs, before, strict=True):
+            value.layout = layout

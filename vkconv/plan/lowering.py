@@ -6,7 +6,7 @@ surplus one is an error here, when the plan is made, and names shader and field.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,19 +64,24 @@ class Access:
         return max(low, 1 - other.count) <= min(high, self.count - 1)
 
 
-class _Noting(dict[str, str]):
+class _Noting(Mapping[str, str]):
     """Choices that note which node they answered."""
 
     def __init__(
         self, choices: Mapping[str, str], lowering: PlanLowering, tuned: dict[str, set[str]]
     ) -> None:
-        super().__init__(choices)
-        self._lowering, self._tuned = lowering, tuned
+        self._choices, self._lowering, self._tuned = choices, lowering, tuned
 
-    def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]
-        if key in self:
-            self._tuned.setdefault(self._lowering.node, set()).add(key)
-        return super().get(key, default)
+    def __getitem__(self, key: str) -> str:
+        found = self._choices[key]
+        self._tuned.setdefault(self._lowering.node, set()).add(key)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._choices)
+
+    def __len__(self) -> int:
+        return len(self._choices)
 
 
 class PlanLowering:
