@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; shuffle = on, off)
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; shuffle = on, off; result = c4, linear)
 #include "convolution.glsl"
 // Direct convolution, any kernel, stride, padding and dilation; groups of whole channel blocks.
 //   y[n][o][oy][ox] = activation(bias[o] + sum_{i,ky,kx} weights[o][i][ky][kx] * x[n][i][oy*sy - pt + ky*dy][ox*sx - pl + kx*dx])
@@ -22,7 +22,7 @@ const int LOADED = ROW_REUSE ? SPAN : PIXELS;
 READ_VEC4(0, x);
 READ_VEC4(1, weights);
 READ_VEC4(2, residual);
-WRITE_BUFFER(3, y, vec4);
+WRITE_RESULT(3);
 layout(push_constant) uniform Push {
     int x_offset, x_batch, weights_offset, residual_offset, residual_batch, y_offset, y_batch;
     int in_blocks, out_blocks, tiles; // of one group: vec4 blocks of input and output channels, output tiles
@@ -120,16 +120,17 @@ void main() {
     if (oy >= out_height) return;
     int block = tile * (OUTPUT_TILE / 4);
     int out_plane = out_height * out_width;
-    int place = (group * out_blocks + block) * out_plane + oy * out_width + ox;
-    int y_index = y_offset + batch * y_batch + place;
-    int residual_index = residual_offset + batch * residual_batch + place;
+    int first_block = group * out_blocks + block;
+    int pixel = oy * out_width + ox;
+    int y_start = y_offset + batch * y_batch;
+    int residual_start = residual_offset + batch * residual_batch;
     UNROLL for (int g = 0; g < OUTPUT_TILE / 4; g++)
         if (block + g < out_blocks) {
             UNROLL for (int p = 0; p < PIXELS; p++)
                 if (ox + p < out_width) {
                     vec4 value = bias[g] + vec4(sum[(4 * g) * PIXELS + p], sum[(4 * g + 1) * PIXELS + p],
                                                 sum[(4 * g + 2) * PIXELS + p], sum[(4 * g + 3) * PIXELS + p]);
-                    FINISH(value, y_index + g * out_plane + p, residual_index + g * out_plane + p, block + g)
+                    FINISH_AT(value, y_start, residual_start, first_block + g, out_plane, pixel + p)
                 }
         }
 }

@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; shuffle = on, off; scale = off, on)
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; shuffle = on, off; scale = off, on; result = c4, linear)
 #include "convolution.glsl"
 // 1x1 convolution: a matrix product over channels at each pixel.
 //   y[n][o][p] = activation(bias[o] + sum_i weights[o][i] * x[n][i][p]), with scale = on of x[n][i][p] * scale[n][i]
@@ -17,7 +17,7 @@ const int LANES = 8;
 READ_VEC4(0, x);
 READ_VEC4(1, weights);
 READ_VEC4(2, residual);
-WRITE_BUFFER(3, y, vec4);
+WRITE_RESULT(3);
 #if defined(SCALE_ON)
 READ_VEC4(4, scale);
 #endif
@@ -91,16 +91,16 @@ void main() {
     }
 
     int block = tile * (OUTPUT_TILE / 4);
-    int plane = (group * out_blocks + block) * pixels;
-    int y_index = y_offset + batch * y_batch + plane;
-    int residual_index = residual_offset + batch * residual_batch + plane;
+    int first_block = group * out_blocks + block;
+    int y_start = y_offset + batch * y_batch;
+    int residual_start = residual_offset + batch * residual_batch;
     UNROLL for (int p = 0; p < PIXELS; p++)
         if (first + p * lanes < pixels) {
             UNROLL for (int g = 0; g < OUTPUT_TILE / 4; g++)
                 if (block + g < out_blocks) {
                     vec4 v = bias[g] + vec4(sum[(4 * g) * PIXELS + p], sum[(4 * g + 1) * PIXELS + p],
                                             sum[(4 * g + 2) * PIXELS + p], sum[(4 * g + 3) * PIXELS + p]);
-                    FINISH(v, y_index + g * pixels + at[p], residual_index + g * pixels + at[p], block + g)
+                    FINISH_AT(v, y_start, residual_start, first_block + g, pixels, at[p])
                 }
         }
 }

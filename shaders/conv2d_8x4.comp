@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on)
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on; result = c4, linear)
 #include "convolution.glsl"
 // Direct convolution, any kernel, stride, padding and dilation; groups of whole channel blocks. The small tile: 8 (or,
 // without WIDE, 4) output channels at 4 pixels an invocation, written out in vec4 sums, so that nothing depends on the
@@ -18,7 +18,7 @@ const int TILE = WIDE ? 8 : 4;
 READ_VEC4(0, x);
 READ_VEC4(1, weights);
 READ_VEC4(2, residual);
-WRITE_BUFFER(3, y, vec4);
+WRITE_RESULT(3);
 #if defined(SCALE_ON)
 READ_VEC4(4, scale);
 #endif
@@ -54,12 +54,10 @@ vec4 read_column(int row, int column, bool row_inside) {
 // the sums of one pixel, stored where the pixel exists
 #define STORE(p, low, high)                                                                                            \
     if (ox + p * apart < out_width) {                                                                                  \
-        int at = place + p * apart;                                                                                    \
-        FINISH(low, y_index + at, residual_index + at, block)                                                          \
-        if (WIDE && block + 1 < out_blocks) {                                                                          \
-            at += out_plane;                                                                                           \
-            FINISH(high, y_index + at, residual_index + at, block + 1)                                                 \
-        }                                                                                                              \
+        int at = pixel + p * apart;                                                                                    \
+        FINISH_AT(low, y_start, residual_start, first_block, out_plane, at)                                            \
+        if (WIDE && block + 1 < out_blocks)                                                                            \
+            FINISH_AT(high, y_start, residual_start, first_block + 1, out_plane, at)                                   \
     }
 
 void main() {
@@ -119,9 +117,10 @@ void main() {
 
     int block = tile * (TILE / 4);
     int out_plane = out_height * out_width;
-    int place = (group * out_blocks + block) * out_plane + oy * out_width + ox;
-    int y_index = y_offset + batch * y_batch;
-    int residual_index = residual_offset + batch * residual_batch;
+    int first_block = group * out_blocks + block;
+    int pixel = oy * out_width + ox;
+    int y_start = y_offset + batch * y_batch;
+    int residual_start = residual_offset + batch * residual_batch;
     STORE(0, a0, b0)
     STORE(1, a1, b1)
     STORE(2, a2, b2)

@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on)
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on; result = c4, linear)
 #include "convolution.glsl"
 // Convolution as a matrix product through shared memory (implicit GEMM), for GPUs with fast shared memory; any kernel,
 // stride, padding and dilation; groups of whole channel blocks.
@@ -20,7 +20,7 @@ const int PIXELS = 4;
 READ_VEC4(0, x);
 READ_VEC4(1, weights);
 READ_VEC4(2, residual);
-WRITE_BUFFER(3, y, vec4);
+WRITE_RESULT(3);
 #if defined(SCALE_ON)
 READ_VEC4(4, scale);
 #endif
@@ -96,17 +96,16 @@ void main() {
     }
 
     int block = (tile * TILE + band * OUTPUTS) / 4;
-    int place = (group * out_blocks + block) * out_plane + first + column;
-    int y_index = y_offset + batch * y_batch + place;
-    int residual_index = residual_offset + batch * residual_batch + place;
+    int first_block = group * out_blocks + block;
+    int y_start = y_offset + batch * y_batch;
+    int residual_start = residual_offset + batch * residual_batch;
     UNROLL for (int g = 0; g < OUTPUTS / 4; g++)
         if (block + g < out_blocks) {
             UNROLL for (int p = 0; p < PIXELS; p++)
                 if (first + column + p * 16 < out_plane) {
                     vec4 value = vec4(sum[(4 * g) * PIXELS + p], sum[(4 * g + 1) * PIXELS + p],
                                       sum[(4 * g + 2) * PIXELS + p], sum[(4 * g + 3) * PIXELS + p]);
-                    int at = g * out_plane + p * 16;
-                    FINISH(value, y_index + at, residual_index + at, block + g)
+                    FINISH_AT(value, y_start, residual_start, first_block + g, out_plane, first + column + p * 16)
                 }
         }
 }

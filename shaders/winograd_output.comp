@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; size = f4, f2)
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; size = f4, f2; result = c4, linear)
 #include "convolution.glsl"
 // Winograd F(m x m, 3x3) for m = 4 or 2, last of three steps: A^T p A for every patch p, then bias, activation and
 // residual.
@@ -17,7 +17,7 @@ const int PATCH = OUTPUTS + 2;
 READ_VEC4(0, x);
 READ_VEC4(1, bias);
 READ_VEC4(2, residual);
-WRITE_BUFFER(3, y, vec4);
+WRITE_RESULT(3);
 layout(push_constant) uniform Push {
     int x_offset, bias_offset, residual_offset, residual_batch, y_offset, y_batch;
     int out_height, out_width;
@@ -58,9 +58,9 @@ void main() {
         UNROLL for (int q = 0; q < OUTPUTS; q++) rows[r * OUTPUTS + q] = s[q];
     }
     vec4 add = LOAD(bias, bias_offset + block);
-    int place = (block * out_height + top) * out_width + left;
-    int y_index = y_offset + batch * y_batch + place;
-    int residual_index = residual_offset + batch * residual_batch + place;
+    int plane = out_height * out_width;
+    int y_start = y_offset + batch * y_batch;
+    int residual_start = residual_offset + batch * residual_batch;
     UNROLL for (int q = 0; q < OUTPUTS; q++) {
         vec4 m[PATCH], s[OUTPUTS];
         UNROLL for (int r = 0; r < PATCH; r++) m[r] = rows[r * OUTPUTS + q];
@@ -68,7 +68,7 @@ void main() {
         UNROLL for (int r = 0; r < OUTPUTS; r++)
             if (top + r < out_height && left + q < out_width) {
                 vec4 value = s[r] + add;
-                FINISH(value, y_index + r * out_width + q, residual_index + r * out_width + q, block)
+                FINISH_AT(value, y_start, residual_start, block, plane, (top + r) * out_width + left + q)
             }
     }
 }

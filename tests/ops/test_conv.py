@@ -209,11 +209,13 @@ def test_reference_of_negative_padding_extends_the_result_by_the_bias(case: Case
     assert_close(found, wanted, case.reduction)
 
 
+@pytest.mark.usefixtures("both_results")
 @pytest.mark.parametrize("case", CASES + CROPPED + GROWN, ids=str)
 def test_device(case: Case) -> None:
     check_device(case)
 
 
+@pytest.mark.usefixtures("both_results")
 @pytest.mark.parametrize("case", COMPUTED, ids=str)
 def test_weights_that_the_model_computes(case: Case) -> None:
     check_device(case)

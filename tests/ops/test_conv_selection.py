@@ -266,6 +266,7 @@ ACCESS = [
 ]
 
 
+@pytest.mark.usefixtures("both_results")
 @pytest.mark.parametrize(
     ("case", "choice", "disabled"), [(*pair, "") for pair in FORCED] + ACCESS, ids=str
 )
@@ -284,12 +285,14 @@ def test_every_kernel_and_tile_computes_the_same(
     assert asked, "the kernel was chosen elsewhere"
 
 
+@pytest.mark.usefixtures("both_results")
 def test_a_compiler_that_keeps_loops_gets_fixed_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VKCONV_DISABLE", "plan_cache,unrolling")
     for case in (POINTWISE, DIRECT, SAME, GROUPED, DEPTHWISE, CROPPED, GROWN):
         check_device(case)
 
 
+@pytest.mark.usefixtures("both_results")
 def test_fused_into_the_shared_memory_product(monkeypatch: pytest.MonkeyPatch) -> None:
     """Residual, activation and masked channels behind the kernels that only GPUs get."""
     for choice in (Choice("conv2d_shared", 64, 64, 128), Choice("conv2d_8x4", 8, 4, 16)):

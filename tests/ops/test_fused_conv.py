@@ -89,6 +89,7 @@ def test_reference(case: Case) -> None:
     assert_close(case.expected()[0], plain(case).astype(np.float32), case.reduction)
 
 
+@pytest.mark.usefixtures("both_results")
 @pytest.mark.parametrize("case", CASES + ELSEWHERE, ids=str)
 def test_device(case: Case) -> None:
     check_device(case)
@@ -104,6 +105,7 @@ CHOICES = [
 ]
 
 
+@pytest.mark.usefixtures("both_results")
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 @pytest.mark.parametrize("disabled", ["", "texel"])
 def test_every_kernel(choice: Choice, disabled: str, monkeypatch: pytest.MonkeyPatch) -> None:

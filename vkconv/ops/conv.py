@@ -27,6 +27,7 @@ class Convolution(Operator):
 
     device_dtypes: ClassVar[frozenset[str]] = FLOATS
     linear_inputs: ClassVar[frozenset[int]] = frozenset({1, 2})
+    stores_linear: ClassVar[bool] = True
     auto_pad: str
     dilations: tuple[int, ...] | None
     group: int

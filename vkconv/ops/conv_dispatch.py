@@ -19,6 +19,8 @@ LANE_KERNELS = ("depthwise_conv2d", "depthwise_conv2d_4x1", "grouped_conv")
 SHUFFLING = ("conv2d_1x1", "conv2d", "conv_transpose2d")
 #: kernels of one phase a workgroup (``include/phases.glsl``)
 SUB_PIXEL = ("conv_transpose2d", "conv_transpose2d_8x4")
+#: kernels that can store their result in LINEAR
+STORING_LINEAR = ("conv2d_1x1", "conv2d", "conv2d_8x4", "conv2d_shared")
 #: kernels that can multiply their input's channels by factors, of one more buffer
 SCALING = ("conv2d_1x1", "conv2d_8x4", "conv2d_shared")
 
@@ -33,12 +35,14 @@ def conv_dispatch(
 ) -> Dispatch:
     """``choice.kernel`` (none of the Winograd forms) on x, weights packed for it, residual and y;
     ``channels`` of y over all groups. For a kernel of SCALING there may be a ``scale`` too."""
-    push = _push(problem, choice) | epilogue.push(channels)
+    push = _push(problem, choice) | epilogue.push(channels, problem.out_pixels)
     spec = _spec(problem, choice) | epilogue.spec(channels) | {"local_size_x": choice.lanes}
     shuffle = "on" if choice.shuffle else "off"
     axes = {"shuffle": shuffle} if choice.kernel in SHUFFLING else {}
     if choice.kernel in SCALING:
         axes["scale"] = "on" if "scale" in buffers else "off"
+    if choice.kernel in STORING_LINEAR:
+        axes["result"] = epilogue.result
     return ctx.dispatch(choice.kernel, buffers, push, spec, _grid(problem, choice), **axes)
 
 

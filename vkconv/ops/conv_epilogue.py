@@ -1,11 +1,12 @@
-"""What happens to a convolution's sum before it is stored: ``FINISH`` in ``convolution.glsl``."""
+"""What happens to a convolution's sum before and when it is stored: ``FINISH`` and ``FINISH_AT`` in
+``convolution.glsl``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from vkconv.dispatch import Dispatch, View
-from vkconv.ir import Array
+from vkconv.ir import Array, Layout
 from vkconv.ops.activation_codes import Activation
 from vkconv.ops.binary import lower_binary
 from vkconv.ops.binary_codes import Binary
@@ -20,16 +21,22 @@ RESIDUAL_BUFFERS = 5
 
 @dataclass(frozen=True)
 class Epilogue:
-    """activation(sum [+ residual]) [+ residual]; ``residual`` says "first" or "last"."""
+    """activation(sum [+ residual]) [+ residual]; ``residual`` says "first" or "last".
+
+    ``result`` is how y lies in memory; kernels with an axis of that name know both ways.
+    """
 
     activation: int = int(Activation.NONE)
     alpha: float = 0.0
     beta: float = 0.0
     residual: str = ""
     residual_tensor: Tensor | None = None
+    result: Layout = "c4"
 
-    def push(self, channels: int) -> dict[str, int | float]:
-        return {"channels": channels, "alpha": self.alpha, "beta": self.beta}
+    def push(self, channels: int, pixels: int = 0) -> dict[str, int | float]:
+        """``channels`` and ``pixels`` of y; of the latter only a linear result has to know."""
+        numbers = {"channels": channels, "alpha": self.alpha, "beta": self.beta}
+        return numbers | ({} if self.result == "c4" else {"y_batch": channels * pixels})
 
     def spec(self, channels: int) -> dict[str, int | float]:
         return {

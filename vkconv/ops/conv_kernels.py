@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch
 from vkconv.ops.binary import lower_binary
 from vkconv.ops.binary_codes import Binary
-from vkconv.ops.conv_dispatch import LANE_KERNELS, SCALING, conv_dispatch
+from vkconv.ops.conv_dispatch import LANE_KERNELS, SCALING, STORING_LINEAR, conv_dispatch
 from vkconv.ops.conv_epilogue import Epilogue
 from vkconv.ops.conv_problem import ONE, Choice, Problem
 from vkconv.ops.conv_selection import select_kernel
 from vkconv.ops.conv_weights import WeightFormat, packed_weights
 from vkconv.ops.lowering import Lowering, Tensor, c4_scratch
+from vkconv.ops.to_c4 import lower_to_linear
 from vkconv.ops.window import Axis
 from vkconv.ops.winograd import lower_winograd
 
@@ -38,7 +40,8 @@ def lower_conv(
     ``transposed``; those that the model computes are packed by a dispatch of their own.
 
     scale (N, C, 1...), C4: factors of x. Where the kernel has no place for them, or the device too
-    few bindings, x is multiplied by a dispatch of its own.
+    few bindings, x is multiplied by a dispatch of its own; where y is linear and the kernel stores
+    C4 alone, y is converted by one.
     """
     if 0 in y.shape:
         return []
@@ -59,6 +62,14 @@ def lower_conv(
         x, before = _multiplied(ctx, x, scale)
         after = lower_conv(ctx, x, weight, bias, y, axes, groups, epilogue, transposed=transposed)
         return [*before, *after]
+    result = y.on_device.layout
+    if result == "linear" and not (choice.is_winograd or choice.kernel in STORING_LINEAR):
+        stored = Tensor(y.value, c4_scratch(ctx, y.shape, "result in C4"))
+        steps = lower_conv(
+            ctx, x, weight, bias, stored, axes, groups, epilogue, transposed=transposed, scale=scale
+        )
+        return [*steps, *lower_to_linear(ctx, stored.on_device, y.on_device)]
+    epilogue = replace(epilogue, result=result)
     if choice.is_winograd:
         return lower_winograd(ctx, x, weight, bias, y, problem, choice, epilogue)
     tile = 0 if choice.kernel in LANE_KERNELS else choice.output_tile

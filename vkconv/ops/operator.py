@@ -68,6 +68,8 @@ class Operator:
     #: positions of inputs whose memory the one output may take: an element of the result depends on
     #: that element of the input and on no other, and is written by the invocation that has read it
     overwrites: ClassVar[frozenset[int]] = frozenset()
+    #: ``lower`` takes an output in LINEAR too, where the node's layout is C4
+    stores_linear: ClassVar[bool] = False
     #: constants larger than a storage buffer are cut into several
     splits_constants: ClassVar[bool] = False
     #: the result follows from the types of the inputs alone (Shape, Size), so it is always folded

@@ -101,7 +101,12 @@ class ToLinear(Operator):
     ) -> list[Dispatch]:
         (x,), (y,) = inputs, outputs
         assert x is not None
-        return _convert(ctx, "to_linear", ctx.operand(x, "c4"), y.on_device, {})
+        return lower_to_linear(ctx, ctx.operand(x, "c4"), y.on_device)
+
+
+def lower_to_linear(ctx: Lowering, x: View, y: View) -> list[Dispatch]:
+    """y = x, from C4."""
+    return _convert(ctx, "to_linear", x, y, {})
 
 
 def _padded(ctx: Lowering, numbers: Tensor, name: str) -> View:

@@ -147,11 +147,12 @@ def lower_winograd(
             "out_width": problem.x.out,
             "out_blocks": out_blocks,
             **patches,
-            **epilogue.push(problem.out_channels),
+            **epilogue.push(problem.out_channels, problem.out_pixels),
         },
         {**size, **epilogue.spec(problem.out_channels)},
         (columns, out_blocks, 1),
         size=f"f{edge}",
+        result=epilogue.result,
     )
     return [into, multiply, out_of]
 

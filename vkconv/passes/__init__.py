@@ -34,6 +34,7 @@ from vkconv.passes.recognise_channel_shuffle import recognise_channel_shuffle
 from vkconv.passes.recognise_deform_conv import recognise_deform_conv
 from vkconv.passes.recognise_group_normalization import recognise_group_normalization
 from vkconv.passes.split_large_weights import split_large_weights
+from vkconv.passes.store_linear import store_linear
 
 __all__ = [
     "PASSES",
@@ -119,3 +120,4 @@ def finish(graph: Graph, caps: DeviceCaps) -> None:
     split_large_weights(graph, caps)
     assign_layouts(graph, caps)
     fuse_conversion_affine(graph)
+    store_linear(graph)
