@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import TypeAlias
 
 from vkconv.ir import Array, Layout
@@ -29,9 +30,9 @@ PushValue: TypeAlias = "int | float | Sequence[int] | Sequence[float]"
 class View:
     """A tensor inside a storage, in elements of four bytes.
 
-    ``linear``: dense row-major from ``offset``. ``c4``: ``[N][ceil(C/4)][H][W]`` of vec4 whose
-    batches are ``batch_stride`` elements apart (a channel slice of a wider tensor keeps the wider
-    stride).
+    ``linear``: dense row-major from ``offset``; rows of a wider tensor, (rows, length), have a
+    ``batch_stride``. ``c4``: ``[N][ceil(C/4)][H][W]`` of vec4 whose batches are ``batch_stride``
+    elements apart (a channel slice of a wider tensor keeps the wider stride).
     """
 
     storage: Storage
@@ -45,9 +46,9 @@ class View:
     def span(self) -> int:
         """Elements from the first to one past the last that the tensor touches."""
         if self.layout == "linear":
-            count = 1
-            for d in self.shape:
-                count *= d
+            count = prod(self.shape)
+            if self.batch_stride and len(self.shape) == 2 and count:
+                return (self.shape[0] - 1) * self.batch_stride + self.shape[1]
             return count
         n, c4, h, w = c4_dims(self.shape)
         return (n - 1) * self.batch_stride + c4 * h * w * 4 if n * c4 * h * w else 0

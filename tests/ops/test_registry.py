@@ -7,6 +7,7 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,21 @@ CAPS = (
 MEASURING = {"ceiling_arithmetic", "ceiling_copy"}
 #: (kernel, variant) -> why no case dispatches it
 NOT_DISPATCHED: dict[tuple[str, str], str] = {
-    ("conv2d_shared", "access=ssbo,scale=on"): "only tuning chooses it: ops/test_fused_conv",
     **{
-        ("conv2d_shared", f"access={access},scale={scale}"): "only tuning chooses it on a CPU"
-        for access in ("storage_texel", "uniform_texel")
-        for scale in ("off", "on")
+        ("assemble", f"access={access},width={width}"): "several nodes make it: ops/test_assemble"
+        for access, width in (
+            ("ssbo", "one"),
+            *product(("ssbo", "storage_texel", "uniform_texel"), ("spread", "four")),
+        )
+    },
+    **{
+        ("conv2d_shared", f"access={access},result={result},scale={scale}"): (
+            "only tuning chooses it, or not on a CPU: ops/test_conv_selection, ops/test_fused_conv"
+        )
+        for access, result, scale in (
+            *product(("storage_texel", "uniform_texel"), ("c4", "linear"), ("off", "on")),
+            *product(("ssbo",), ("c4", "linear"), ("on",)),
+        )
     },
     **{
         (
@@ -103,10 +114,14 @@ def test_every_kernel_is_named_by_an_operator(kernel: str) -> None:
     assert any(f'"{kernel}"' in _text(path) for path in sources), f"no operator names {kernel}"
 
 
-def test_every_variant_is_dispatched_by_some_case() -> None:
+def test_every_variant_is_dispatched_by_some_case(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[tuple[str, str]] = set()
-    for case in _cases():
-        for caps in CAPS:
+    for case, caps in product(_cases(), CAPS):
+        seen |= _dispatched(case, caps)
+    # convolutions run with their results in C4 too: ``both_results`` in conftest.py
+    monkeypatch.setattr(passes, "store_linear", lambda _: None)
+    for case, caps in product(_cases(), CAPS):
+        if case.op_type.endswith("Conv"):
             seen |= _dispatched(case, caps)
     kernels = set(shaders.kernels()) - MEASURING
     existing = {(k, _key(v)) for k in kernels for v in shaders.variants(k)}

@@ -34,9 +34,11 @@ CONSTANTS: dict[str, Array] = {
 
 @pytest.fixture(autouse=True)
 def _conversions_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are counted here, also those that a convolution's store would take in."""
+    """They are counted here, also those that a convolution's store or an assembly would take
+    in."""
     monkeypatch.setenv("VKCONV_DISABLE", "plan_cache")
     monkeypatch.setattr(passes, "store_linear", lambda _: None)
+    monkeypatch.setattr(passes, "assemble_parts", lambda *_: None)
 
 
 def check(nodes: list[Any], copies: int, conversions: int, *, batch: int = 1,

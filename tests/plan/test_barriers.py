@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.ops.test_assemble import transposed
 from tests.plan.planning import CPU, lowered, overlap, planned
 from tests.random_graphs import random_model
 from tests.small_models import floats, model, node
 from vkconv import plan as plan_room
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch, HostStep, Step, Storage
+from vkconv.ops.broadcasting import Walk
+from vkconv.ops.parts import Part
+from vkconv.ops.registry import create, infer_types
+from vkconv.passes import finish
 from vkconv.plan import ConstantStore, make_plan
 from vkconv.plan.barriers import with_barriers
 from vkconv.plan.lowering import Access
@@ -29,15 +35,17 @@ def hazard(a: Sequence[Access], b: Sequence[Access]) -> bool:
         (x.writes or y.writes)
         and not x.storage.is_constant
         and not y.storage.is_constant
-        and x.start < x.end
-        and y.start < y.end
-        and overlap(
-            (x.storage.offset + x.start, x.storage.offset + x.end),
-            (y.storage.offset + y.start, y.storage.offset + y.end),
-        )
+        and any(overlap(p, q) for p in pieces(x) for q in pieces(y))
         for x in a
         for y in b
     )
+
+
+def pieces(access: Access) -> list[tuple[int, int]]:
+    """The bytes of the arena, first and one past the last of each piece."""
+    length = access.end - access.start - (access.count - 1) * access.step
+    starts = [access.storage.offset + access.start + i * access.step for i in range(access.count)]
+    return [(at, at + length) for at in starts if length > 0]
 
 
 def check(steps: Sequence[Step], accesses: Sequence[tuple[Access, ...]]) -> None:
@@ -170,3 +178,26 @@ def test_memory_that_is_used_again_waits() -> None:
     offsets = {s.name: s.offset for s in made.storages}
     assert offsets["a"] == offsets["c"] or offsets["b"] == offsets["y"]
     assert all(d.barrier for d in made.dispatches[1:])
+
+
+def test_parts_in_each_other_s_gaps_do_not_wait() -> None:
+    graph, _, _ = transposed((2, 5, 12), "none")
+    node = graph.nodes[0]
+    (part,) = node.attributes["parts"]
+    walk = part.walk
+    channels = walk.strides[1].index(12)
+
+    def of(first: int, count: int) -> Part:
+        size = tuple(count if d == channels else n for d, n in enumerate(walk.size))
+        return replace(part, walk=Walk(size, walk.strides), starts=(first, first * 12))
+
+    node.attributes = {**node.attributes, "parts": (of(0, 2), of(2, 2), of(4, 1))}
+    infer_types(create(node), node)
+    caps = DeviceCaps(kind="cpu")
+    finish(graph, caps)
+    plan = make_plan(graph, caps, ConstantStore())
+    assert [d.barrier for d in plan.dispatches] == [False] * 3
+    overlapping = (of(0, 2), of(1, 2), of(4, 1))
+    node.attributes = {**node.attributes, "parts": overlapping}
+    plan = make_plan(graph, caps, ConstantStore())
+    assert [d.barrier for d in plan.dispatches] == [False, True, False]

@@ -8,13 +8,20 @@ import pytest
 
 from tests.plan.planning import kernels, planned
 from tests.small_models import assert_same, expected, floats, model, node
-from vkconv import InferenceSession
+from vkconv import InferenceSession, passes
 from vkconv.dispatch import Plan, View
 from vkconv.ir import Array
 
 X = {"x": [2, 4, 3, 5]}
 #: channel-wise convolutions that make maps of 4, 8, 3 and 5 channels in C4
 W: dict[str, Array] = {f"w{c}": floats(c, 4, 1, 1, seed=c, scale=0.5) for c in (3, 4, 5, 8)}
+
+
+@pytest.fixture(autouse=True)
+def _copies_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are counted here, also those that an assembly would take in."""
+    monkeypatch.setenv("VKCONV_DISABLE", "plan_cache")
+    monkeypatch.setattr(passes, "assemble_parts", lambda *_: None)
 
 
 def conv(y: str, channels: int, x: str = "") -> onnx.NodeProto:

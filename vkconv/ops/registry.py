@@ -20,6 +20,7 @@ from vkconv.errors import InvalidModelError, VkconvError
 from vkconv.ir import Graph, Node, TensorType
 from vkconv.ops.activation_codes import Activation
 from vkconv.ops.operator import Operator
+from vkconv.ops.parts import Part
 
 #: newest ai.onnx opset whose operators are known here (tests hold it against the onnx package)
 NEWEST_OPSET = 28
@@ -110,6 +111,8 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "tuple[str, ...]": lambda v: isinstance(v, tuple) and all(isinstance(i, str) for i in v),
     "Array": lambda v: isinstance(v, np.ndarray),
     "Graph": lambda v: isinstance(v, Graph),
+    # no model's attribute: only a pass makes them
+    "tuple[Part, ...]": lambda v: isinstance(v, tuple) and all(isinstance(i, Part) for i in v),
 }
 
 

@@ -58,13 +58,13 @@ class Slice(Operator):
         return np.array(data[self._region(data.shape, *given).slices])
 
     def layout(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> Layout:
-        return region_layout(inputs[0], [self._node_region(inputs)])
+        return region_layout(inputs[0], [self.region(inputs)])
 
     def view(self, x: View, outputs: Sequence[Value]) -> tuple[View, ...] | None:
         node = outputs[0].producer
         if node is None:
             return None
-        found = region_view(x, self._node_region(node.inputs))
+        found = region_view(x, self.region(node.inputs))
         return None if found is None else (found,)
 
     def lower(
@@ -72,10 +72,11 @@ class Slice(Operator):
     ) -> list[Dispatch]:
         x, y = inputs[0], outputs[0].on_device
         assert x is not None
-        region = self._node_region([None if t is None else t.value for t in inputs])
+        region = self.region([None if t is None else t.value for t in inputs])
         return copy_region(ctx, ctx.operand(x, y.layout), y, region)
 
-    def _node_region(self, inputs: Sequence[Value | None]) -> Region:
+    def region(self, inputs: Sequence[Value | None]) -> Region:
+        """What the node takes of its first input."""
         data, *rest = inputs
         assert data is not None
         given = [known_ints(v, "an input of Slice") for v in rest]

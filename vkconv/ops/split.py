@@ -39,13 +39,13 @@ class Split(Operator):
         return tuple(np.array(x[r.slices]) for r in self._regions(x.shape, sizes))
 
     def layout(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> Layout:
-        return region_layout(inputs[0], self._node_regions(inputs))
+        return region_layout(inputs[0], self.regions(inputs))
 
     def view(self, x: View, outputs: Sequence[Value]) -> tuple[View, ...] | None:
         node = outputs[0].producer
         if node is None:
             return None
-        views = [region_view(x, r) for r in self._node_regions(node.inputs)]
+        views = [region_view(x, r) for r in self.regions(node.inputs)]
         found = tuple(v for v in views if v is not None)
         return found if len(found) == len(views) else None
 
@@ -55,14 +55,15 @@ class Split(Operator):
         x = inputs[0]
         assert x is not None
         source = ctx.operand(x, outputs[0].on_device.layout)
-        regions = self._node_regions([None if t is None else t.value for t in inputs])
+        regions = self.regions([None if t is None else t.value for t in inputs])
         return [
             dispatch
             for y, region in zip(outputs, regions, strict=True)
             for dispatch in copy_region(ctx, source, y.on_device, region)
         ]
 
-    def _node_regions(self, inputs: Sequence[Value | None]) -> list[Region]:
+    def regions(self, inputs: Sequence[Value | None]) -> list[Region]:
+        """What each output takes of the node's first input."""
         x = inputs[0]
         assert x is not None
         sizes = known_ints(inputs[1], "the input split") if len(inputs) > 1 else None

@@ -24,13 +24,13 @@ class Transpose(Operator):
     device_dtypes: ClassVar[frozenset[str]] = DEVICE_DTYPES
 
     def infer(self, x: Value) -> TensorType:
-        return TensorType(x.dtype, tuple(x.dims[p] for p in self._order(len(x.dims))))
+        return TensorType(x.dtype, tuple(x.dims[p] for p in self.order(len(x.dims))))
 
     def reference(self, x: Array) -> Array:
-        return np.transpose(x, self._order(x.ndim)).copy()
+        return np.transpose(x, self.order(x.ndim)).copy()
 
     def view(self, x: View, outputs: Sequence[Value]) -> tuple[View, ...] | None:
-        moved = [p for p in self._order(len(x.shape)) if x.shape[p] != 1]
+        moved = [p for p in self.order(len(x.shape)) if x.shape[p] != 1]
         if moved != sorted(moved):
             return None
         return (View(x.storage, outputs[0].dims, x.dtype, "linear", x.offset),)
@@ -42,14 +42,15 @@ class Transpose(Operator):
         assert x is not None
         source = ctx.operand(x, "linear")
         strides = row_major(x.shape)
-        order = self._order(len(x.shape))
+        order = self.order(len(x.shape))
         dims = [
             Dim(x.shape[p], strides[p], target)
             for p, target in zip(order, row_major(y.shape), strict=True)
         ]
         return strided_copy(ctx, source, y, dims)
 
-    def _order(self, rank: int) -> tuple[int, ...]:
+    def order(self, rank: int) -> tuple[int, ...]:
+        """The input's dimension that each of the output's is."""
         order = tuple(reversed(range(rank))) if self.perm is None else self.perm
         if sorted(order) != list(range(rank)):
             raise InvalidModelError(f"perm {list(order)} is no order of {rank} dimensions")

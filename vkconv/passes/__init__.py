@@ -12,6 +12,7 @@ from collections.abc import Callable
 from vkconv.capabilities import DeviceCaps
 from vkconv.ir import Graph
 from vkconv.passes.absorb_channel_order import absorb_channel_order
+from vkconv.passes.assemble_parts import assemble_parts
 from vkconv.passes.assign_layouts import assign_layouts
 from vkconv.passes.bound_integers import bound_integers
 from vkconv.passes.cancel_transposes import cancel_transposes
@@ -121,3 +122,4 @@ def finish(graph: Graph, caps: DeviceCaps) -> None:
     assign_layouts(graph, caps)
     fuse_conversion_affine(graph)
     store_linear(graph)
+    assemble_parts(graph, caps)

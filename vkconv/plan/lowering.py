@@ -297,7 +297,8 @@ class PlanLowering:
 
 def _pieces(view: View) -> tuple[int, int]:
     """How many pieces a view's bytes lie in, and how far apart these start."""
-    batches = view.shape[0] if view.layout == "c4" and view.span else 1
+    apart = view.layout == "c4" or (view.batch_stride and len(view.shape) == 2)
+    batches = view.shape[0] if apart and view.span else 1
     return (batches, view.batch_stride * ELEMENT_BYTES) if batches > 1 else (1, 0)
 
 

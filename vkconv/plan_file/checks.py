@@ -23,6 +23,8 @@ from vkconv.shaders import ShaderModule
 LARGEST_SPECIALIZATION = 1 << 16
 #: and the most of the product of those that are no size of a workgroup
 LARGEST_PRODUCT = 1 << 24
+#: what is no size either: which functions elements go through, and what these read
+_CODES = ("function_", "operand_")
 #: sums that a kernel writes out whole, its window's taps included: the most of one such number, and
 #: of their product; convolutions ask for 5,000
 _WRITTEN_OUT = (
@@ -67,7 +69,7 @@ def checked_spec(module: ShaderModule, row: Fields) -> dict[str, Number]:
         if isinstance(number, int):
             if not -LARGEST_SPECIALIZATION <= number <= LARGEST_SPECIALIZATION:
                 raise row.fail(f"'{name}' = {number} of {row.where} is too large")
-            if not name.startswith("local_size_"):
+            if not name.startswith(("local_size_", *_CODES)):
                 product *= max(1, number)
             if name in _WRITTEN_OUT:
                 written_out *= max(1, number) if name != "CHANNELS" else 1
