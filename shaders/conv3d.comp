@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo)
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; shuffle = on, off)
 #include "convolution.glsl"
 // Convolution over three spatial axes, and its transposed form; groups of whole channel blocks.
 //   plain:      y[n][o][p] = activation(bias[o] + sum_{i,k} weights[o][i][k] * x[n][i][p*stride - pad + k*dilation])
@@ -12,6 +12,7 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const int OUTPUT_TILE = 8;
 layout(constant_id = 2) const int PIXELS = 4;
 layout(constant_id = 3) const bool TRANSPOSED = false;
+const int LANES = 8;
 
 READ_VEC4(0, x);
 READ_VEC4(1, weights);
@@ -46,7 +47,6 @@ void main() {
     int ox = phase + (in_row - phase * strips) * PIXELS * out_step;
     int oz = row / out_size[1];
     int oy = row - oz * out_size[1];
-    if (oz >= out_size[0]) return;
     int group = int(gl_WorkGroupID.y) / tiles;
     int tile = int(gl_WorkGroupID.y) - group * tiles;
     int batch = int(gl_WorkGroupID.z);
@@ -62,6 +62,9 @@ void main() {
             UNROLL for (int p = 0; p < PIXELS; p++) sum[(4 * g + c) * PIXELS + p] = bias[c];
     }
     w_base += OUTPUT_TILE / 4;
+#if defined(SHUFFLE_ON)
+    w_base += int(gl_SubgroupInvocationID % LANES);
+#endif
 
     for (int tap = 0; tap < taps; tap++) {
         int line = tap / kernel[2];
@@ -70,14 +73,17 @@ void main() {
         int iz = source(0, oz, kz, whole_z);
         int iy = source(1, oy, line - kz * kernel[1], whole_y);
         int ix = source(2, ox, tap - line * kernel[2], whole_x);
-        if (!whole_z || !whole_y || !whole_x) continue;
-        if (uint(iz) >= uint(in_size[0]) || uint(iy) >= uint(in_size[1])) continue;
+        bool row_inside = whole_z && whole_y && whole_x && uint(iz) < uint(in_size[0]) && uint(iy) < uint(in_size[1]);
+#if defined(SHUFFLE_OFF)
+        if (!row_inside) continue; // with shuffles every lane stays: each holds weights for the others
+#endif
+        int x_row = (clamp(iz, 0, in_size[0] - 1) * in_size[1] + clamp(iy, 0, in_size[1] - 1)) * in_size[2];
         bool inside[PIXELS];
         int at[PIXELS];
         UNROLL for (int p = 0; p < PIXELS; p++) {
             int column = ix + p * in_step;
-            inside[p] = uint(column) < uint(in_size[2]);
-            at[p] = (iz * in_size[1] + iy) * in_size[2] + clamp(column, 0, in_size[2] - 1);
+            inside[p] = row_inside && uint(column) < uint(in_size[2]);
+            at[p] = x_row + clamp(column, 0, in_size[2] - 1);
         }
         int w_index = w_base + tap * OUTPUT_TILE;
         int x_index = x_base;
@@ -87,16 +93,28 @@ void main() {
                 vec4 texel = LOAD(x, x_index + at[p]);
                 v[p] = inside[p] ? texel : vec4(0.0);
             }
+#if defined(SHUFFLE_ON)
+            UNROLL for (int g = 0; g < OUTPUT_TILE / LANES; g++) {
+                vec4 w = LOAD(weights, w_index + g * LANES);
+                UNROLL for (int o = 0; o < LANES; o++)
+                    UNROLL for (int c = 0; c < 4; c++) {
+                        float s = subgroupShuffle(w[c], uint(o));
+                        UNROLL for (int p = 0; p < PIXELS; p++) sum[(g * LANES + o) * PIXELS + p] += s * v[p][c];
+                    }
+            }
+#else
             UNROLL for (int o = 0; o < OUTPUT_TILE; o++) {
                 vec4 w = LOAD(weights, w_index + o);
                 UNROLL for (int c = 0; c < 4; c++)
                     UNROLL for (int p = 0; p < PIXELS; p++) sum[o * PIXELS + p] += w[c] * v[p][c];
             }
+#endif
             x_index += plane;
             w_index += taps * OUTPUT_TILE;
         }
     }
 
+    if (oz >= out_size[0]) return;
     int block = tile * (OUTPUT_TILE / 4);
     int out_plane = out_size[0] * out_size[1] * out_size[2];
     int place = (group * out_blocks + block) * out_plane + row * out_size[2];

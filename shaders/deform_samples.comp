@@ -4,9 +4,9 @@
 // What the taps of a deformable convolution see, as the channels of a map for a 1x1 convolution:
 //   y[n][block][k][p] = factor[n][d(block)][k][p] * x[n][block] at position[n][d(block)][k][p]
 // where x between pixels is bilinear, and zero beyond the map. x: C4, part_blocks channel blocks for each offset group d;
-// positions: [n][offset group, tap][pixel] of vec4(row, column, factor, 0), see deform_positions.comp; y: vec4s.
-// One invocation: DEPTH blocks of one offset group at one tap and pixel. Grid: x pixels, y pair of offset group and tap
-// and DEPTH blocks, z batch.
+// positions: [n][offset group][tap, pixel] of vec4(row, column, factor, 0), see deform_positions.comp; y: vec4s.
+// One invocation: DEPTH blocks of one offset group at one tap and pixel. Grid: x taps and pixels, y DEPTH blocks (offset
+// group after group), z batch.
 #include "tensor.glsl"
 #include "grid.glsl"
 #include "bilinear.glsl"
@@ -18,32 +18,32 @@ READ_VEC4(1, positions);
 WRITE_BUFFER(2, y, vec4);
 layout(push_constant) uniform Push {
     int x_offset, x_batch, positions_offset, y_offset;
-    int batches, pairs, taps;
+    int batches, parts;
     int blocks, part_blocks; // channel blocks of all, and of one offset group
-    int height, width, pixels;
+    int height, width;
+    int places;              // taps times pixels
 };
 
 void main() {
     int plane = height * width;
     int pieces = (part_blocks + DEPTH - 1) / DEPTH;
-    FOR_Z(n, batches) FOR_Y(row, pairs * pieces) {
-        int pair = row / pieces;
-        int part = pair / taps, tap = pair - part * taps;
-        int first = (row - pair * pieces) * DEPTH;
+    FOR_Z(n, batches) FOR_Y(row, parts * pieces) {
+        int part = row / pieces;
+        int first = (row - part * pieces) * DEPTH;
         int count = min(DEPTH, part_blocks - first);
         int block = part * part_blocks + first;
-        FOR_X(p, pixels) {
+        FOR_X(i, places) {
             ivec4 at;
             vec4 weight;
-            vec4 place = LOAD(positions, positions_offset + (n * pairs + pair) * pixels + p);
+            vec4 place = LOAD(positions, positions_offset + (n * parts + part) * places + i);
             bilinear(place.xyz, height, width, at, weight);
             int from = x_offset + n * x_batch + block * plane;
-            int to = y_offset + ((n * blocks + block) * taps + tap) * pixels + p;
+            int to = y_offset + (n * blocks + block) * places + i;
             for (int k = 0; k < count; k++) {
                 y[to] = LOAD(x, from + at.x) * weight.x + LOAD(x, from + at.y) * weight.y
                       + LOAD(x, from + at.z) * weight.z + LOAD(x, from + at.w) * weight.w;
                 from += plane;
-                to += taps * pixels;
+                to += places;
             }
         }
     }

@@ -24,6 +24,13 @@ layout(push_constant) uniform Push {
     float alpha, beta;
 };
 
+// the first tap that has an input for a transposed output position, where nothing is dilated: every stride-th has
+int first_tap(int axis, int o) {
+    int at = o + pad[axis];
+    int rest = at - at / stride[axis] * stride[axis];
+    return rest < 0 ? rest + stride[axis] : rest;
+}
+
 // the input position that tap k of an output position reads on an axis; -1 for none
 int source(int axis, int o, int k) {
     int i = TRANSPOSED ? o + pad[axis] - k * dilation[axis] : o * stride[axis] - pad[axis] + k * dilation[axis];
@@ -48,14 +55,24 @@ void main() {
     vec4 sum = LOAD(weights, w_index++);
     ivec4 first; // input channel that each of the four output channels starts at
     UNROLL for (int c = 0; c < 4; c++) first[c] = (min(block * 4 + c, channels - 1) / out_channels) * in_channels;
+    ivec3 begin = ivec3(0), step = ivec3(1);
+    if (TRANSPOSED)
+        UNROLL for (int a = 0; a < 3; a++)
+            if (dilation[a] == 1) {
+                begin[a] = first_tap(a, ivec3(oz, oy, ox)[a]);
+                step[a] = stride[a];
+            }
+    int w_base = w_index;
     for (int k = 0; k < in_channels; k++)
-        for (int kz = 0; kz < kernel[0]; kz++) {
+        for (int kz = begin.x; kz < kernel[0]; kz += step.x) {
             int iz = source(0, oz, kz);
-            for (int ky = 0; ky < kernel[1]; ky++) {
+            for (int ky = begin.y; ky < kernel[1]; ky += step.y) {
                 int iy = source(1, oy, ky);
-                for (int kx = 0; kx < kernel[2]; kx++) {
+                for (int kx = begin.z; kx < kernel[2]; kx += step.z) {
                     int ix = source(2, ox, kx);
-                    vec4 w = LOAD(weights, w_index++);
+                    int at = w_index++;
+                    if (TRANSPOSED) at = w_base + ((k * kernel[0] + kz) * kernel[1] + ky) * kernel[2] + kx;
+                    vec4 w = LOAD(weights, at);
                     if (iz < 0 || iy < 0 || ix < 0) continue;
                     int texel = x_offset + batch * x_batch + (iz * in_size[1] + iy) * in_size[2] + ix;
                     UNROLL for (int c = 0; c < 4; c++) {

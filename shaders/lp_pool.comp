@@ -37,18 +37,15 @@ void main() {
             ivec3 start = ivec3(oz, row - oz * out_size[1], i - row * out_size[2]);
             UNROLL for (int a = 0; a < 3; a++) start[a] = start[a] * stride[a] - pad[a];
             vec4 total = vec4(0.0);
-            for (int kz = 0; kz < kernel[0]; kz++) {
-                int iz = start.x + kz * dilation[0];
-                if (uint(iz) >= uint(in_size[0])) continue;
-                for (int ky = 0; ky < kernel[1]; ky++) {
-                    int iy = start.y + ky * dilation[1];
-                    if (uint(iy) >= uint(in_size[1])) continue;
-                    for (int kx = 0; kx < kernel[2]; kx++) {
-                        int ix = start.z + kx * dilation[2];
-                        if (uint(ix) < uint(in_size[2]))
-                            total += raised(LOAD(x, base + (iz * in_size[1] + iy) * in_size[2] + ix));
-                    }
-                }
+            // one loop: three, one in the other, take lavapipe 15 % longer
+            ivec3 k = ivec3(0);
+            for (int taps = kernel[0] * kernel[1] * kernel[2]; taps > 0; taps--) {
+                ivec3 at = start + k * ivec3(dilation[0], dilation[1], dilation[2]);
+                ivec3 near = clamp(at, ivec3(0), ivec3(in_size[0], in_size[1], in_size[2]) - 1);
+                vec4 v = LOAD(x, base + (near.x * in_size[1] + near.y) * in_size[2] + near.z);
+                total += at == near ? raised(v) : vec4(0.0);
+                bool end_x = k.z == kernel[2] - 1, end_y = end_x && k.y == kernel[1] - 1;
+                k = ivec3(end_y ? k.x + 1 : k.x, end_y ? 0 : end_x ? k.y + 1 : k.y, end_x ? 0 : k.z + 1);
             }
             vec4 root = total;
             if (p == 2.0) root = sqrt(total);

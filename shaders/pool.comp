@@ -39,8 +39,10 @@ layout(push_constant) uniform Push {
     int pad_end[3];
 };
 
-// Windows up to this size are unrolled: what is left as a loop over masked lanes costs a CPU driver several taps.
+// Windows up to this size are unrolled: what is left as a loop over masked lanes costs a CPU driver several taps. Rows of
+// larger ones stay a loop: lavapipe would unroll some (5x5, 3x3x3) and take twice as long, having too few registers.
 const int UNROLLED_TAPS = 16;
+#define LOOP [[dont_unroll]]
 
 // how many taps of the window that starts at `start`, `step` apart, lie in [low, high)
 float taps_inside(int start, int low, int high, int kernel, int step) {
@@ -65,18 +67,22 @@ vec4 add_tap(vec4 total, int base, int iz, int iy, int ix) {
     return total + (at == near ? v : vec4(0.0));
 }
 
+// `total` with the taps of one slice in depth
+vec4 add_slice(vec4 total, int base, int iz, int y0, int x0) {
+    if (kernel_h * kernel_w <= UNROLLED_TAPS) {
+        UNROLL for (int ky = 0; ky < kernel_h; ky++) UNROLL for (int kx = 0; kx < kernel_w; kx++)
+            total = add_tap(total, base, iz, y0 + ky * dilation[1], x0 + kx * dilation[2]);
+    } else {
+        LOOP for (int ky = 0; ky < kernel_h; ky++) for (int kx = 0; kx < kernel_w; kx++)
+            total = add_tap(total, base, iz, y0 + ky * dilation[1], x0 + kx * dilation[2]);
+    }
+    return total;
+}
+
 vec4 window(int base, int z0, int y0, int x0) {
     vec4 total = kind == MAXIMUM ? vec4(uintBitsToFloat(0xff800000u)) : vec4(0.0);
-    for (int kz = 0; kz < kernel_d; kz++) {
-        int iz = z0 + kz * dilation[0];
-        if (kernel_h * kernel_w <= UNROLLED_TAPS) {
-            UNROLL for (int ky = 0; ky < kernel_h; ky++) UNROLL for (int kx = 0; kx < kernel_w; kx++)
-                total = add_tap(total, base, iz, y0 + ky * dilation[1], x0 + kx * dilation[2]);
-        } else {
-            for (int ky = 0; ky < kernel_h; ky++) for (int kx = 0; kx < kernel_w; kx++)
-                total = add_tap(total, base, iz, y0 + ky * dilation[1], x0 + kx * dilation[2]);
-        }
-    }
+    if (kernel_d == 1) total = add_slice(total, base, z0, y0, x0);
+    else LOOP for (int kz = 0; kz < kernel_d; kz++) total = add_slice(total, base, z0 + kz * dilation[0], y0, x0);
     if (kind == MAXIMUM) return total;
     if (!padded) return total / float(kernel_d * kernel_h * kernel_w);
     float count = 1.0;

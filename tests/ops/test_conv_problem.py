@@ -7,13 +7,15 @@ import dataclasses
 import pytest
 
 from tests.ops.test_conv_selection import PROBLEMS, square
-from vkconv.ops.conv_problem import Problem
+from vkconv.ops.conv_problem import ONE, Problem
 from vkconv.ops.window import Axis
 
 
 def test_every_key_gives_its_problem_back() -> None:
     cropped = dataclasses.replace(square(4, 8, 9, 3), y=Axis(9, 3, 2, 2, 3, -1, -2))
-    for problem in [*PROBLEMS, cropped]:
+    # one axis: height and depth are the same object
+    line = dataclasses.replace(square(4, 8, 9, 3), y=ONE)
+    for problem in [*PROBLEMS, cropped, line]:
         assert Problem.from_key(problem.key) == problem
 
 

@@ -58,6 +58,11 @@ def square(
     return Problem(1, groups, channels, outputs, side, side, transposed)
 
 
+def volume(channels: int, outputs: int, size: int, kernel: int) -> Problem:
+    side = axis(size, kernel)
+    return Problem(1, 1, channels, outputs, side, side, False, side)
+
+
 def grown(channels: int, outputs: int, size: int, kernel: int, stride: int) -> Problem:
     """A transposed convolution of a square map, without padding."""
     side = transpose_axes([size], [kernel], [stride], None, None, "NOTSET", None, None)[0]
@@ -124,6 +129,11 @@ RULES = [
     (grown(32, 32, 80, 4, 2), MOBILE, "conv_transpose2d_8x4 8x4 lanes=64"),
     (grown(512, 64, 8, 2, 2), MOBILE, "conv_transpose2d 4x2 lanes=64"),
     (grown(64, 64, 80, 4, 2), DESKTOP, "conv_transpose2d_8x4 8x4 lanes=64"),
+    (volume(64, 64, 10, 3), LAVAPIPE, "conv3d 32x4 lanes=8 shuffle"),
+    (volume(64, 48, 10, 3), LAVAPIPE, "conv3d 16x4 lanes=8 shuffle"),
+    (volume(64, 64, 10, 3), NO_SHUFFLE, "conv3d 8x4 lanes=8"),
+    (volume(64, 64, 10, 3), SWIFTSHADER, "conv3d 8x4 lanes=8"),
+    (volume(64, 64, 10, 3), MOBILE, "conv3d 8x4 lanes=64"),
     # a workgroup for each of 33 x 33 phases would have next to nothing to do
     (grown(4, 8, 3, 33, 33), LAVAPIPE, "conv3d 8x4 lanes=8"),
     # of stride 1 and one tap it is a plain one
@@ -206,6 +216,8 @@ SAME = conv((2, 18, 11, 13), 21, (3, 3), pads=[1, 1, 1, 1])
 GROUPED = conv((1, 24, 9, 7), 48, (3, 3), group=3, pads=[1, 1, 1, 1])
 DEPTHWISE = conv((1, 7, 15, 13), 7, (3, 3), group=7, strides=[2, 1], pads=[1, 1, 1, 1])
 VOLUME = conv((2, 5, 3, 4, 7), 6, (1, 1, 1))
+SOLID = conv((2, 7, 3, 5, 6), 35, (3, 3, 3), strides=[1, 2, 1], pads=[1, 1, 2, 1, 0, 2])
+SOLID_GROUPS = conv((1, 16, 3, 5, 5), 24, (2, 3, 3), group=2, dilations=[1, 2, 2], pads=[1] * 6)
 CROPPED = conv((2, 19, 9, 13), 38, (1, 1), strides=[2, 3], pads=[-1, 0, 0, -2])
 #: three phases along x, whose taps lie 3 apart; two along y, of which one has no tap
 GROWN = transposed((2, 7, 5, 6), 35, (2, 4), strides=[2, 3], dilations=[2, 2], pads=[1, -2, 0, 3])
@@ -251,7 +263,10 @@ FORCED = [
     (GROWN_GROUPS, Choice("conv_transpose2d_8x4", 8, 4, 32)),
     (SPREAD, Choice("conv2d_8x4", 8, 4, 8)),
     (SPREAD, Choice("conv2d_shared", 64, 64, 64)),
-    (conv((1, 8, 3, 5, 5), 16, (3, 3, 3), pads=[1] * 6), Choice("conv3d", 8, 2, 16)),
+    (SOLID, Choice("conv3d", 8, 2, 16)),
+    (SOLID, Choice("conv3d", 16, 3, 8, shuffle=True)),
+    (SOLID, Choice("conv3d", 32, 4, 16, shuffle=True)),
+    (SOLID_GROUPS, Choice("conv3d", 8, 4, 8, shuffle=True)),
 ]
 
 

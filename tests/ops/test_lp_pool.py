@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tests.harness import Case, check_device, check_reference, random
+from vkconv import InferenceSession
 from vkconv.errors import InvalidModelError
+from vkconv.ops.reduction_kernels import MOST_ITERATIONS
 
 
 def pool(shape: tuple[int, ...], opset: int = 21, **attributes: Any) -> Case:
@@ -68,3 +70,25 @@ def test_any_power_in_the_first_version() -> None:
 def test_a_norm_of_no_power_is_refused() -> None:
     with pytest.raises(InvalidModelError, match="p is"):
         pool((1, 3, 6, 7), kernel_shape=[3, 3], p=0).types()
+
+
+@pytest.mark.filterwarnings("ignore:nodes that run on the host")
+def test_windows_of_many_taps() -> None:
+    """llvmpipe ends an invocation's loops after 65,535 turns, without a word."""
+    check_device(everywhere((1, 3, 301, 221), 1))
+    check_device(everywhere((2, 1, 301, 221), 2, opset=22).but(layout="c4"))
+    check_device(everywhere((1, 1, 301, 221), 3), where="host")
+    check_device(pool((1, 1, 302, 220), kernel_shape=[301, 220], p=2), where="host")
+    # all but one row and column, all of it by pads
+    check_device(pool((1, 5, 23, 21), kernel_shape=[23, 21], pads=[1, 1, 1, 1], p=1))
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_invocations_of_many_outputs_make_few_turns(p: int) -> None:
+    case = pool((1, 1200, 75, 70), kernel_shape=[30, 30], p=p)
+    with InferenceSession(case.model()) as session:
+        (stage,) = session._stages.values()
+        (found,) = [d for d in stage.plan.dispatches if d.kernel == "lp_pool"]
+    lanes = dict(found.spec)["local_size_x"]
+    turns = -(-46 * 41 // (found.grid[0] * lanes)) * -(-300 // found.grid[1])
+    assert turns > 1 and turns * 30 * 30 <= MOST_ITERATIONS

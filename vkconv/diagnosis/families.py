@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 
 from vkconv.ir import Array, Graph, Node, TensorType, Value, constant
+from vkconv.ops.activation_codes import Activation
+from vkconv.ops.binary_codes import Binary
+from vkconv.ops.broadcasting import Walk
+from vkconv.ops.parts import Part, Step
 from vkconv.ops.registry import NEWEST_OPSET
 
 __all__ = ["FAMILIES", "Case", "family_graph"]
@@ -16,7 +20,8 @@ __all__ = ["FAMILIES", "Case", "family_graph"]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One node: ``fed`` inputs first, then ``constants`` (None: omitted)."""
+    """One node: ``fed`` inputs first, then ``constants`` (None: omitted); ``then``: nodes behind
+    it, each of which takes the first output of the one before as its first input."""
 
     op_type: str
     fed: tuple[Array, ...]
@@ -24,6 +29,7 @@ class Case:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     outputs: int = 1
     domain: str = ""
+    then: tuple[Case, ...] = ()
 
 
 def _floats(*shape: int) -> Array:
@@ -39,8 +45,8 @@ def _ints(*shape: int, low: int = 0, high: int = 5, dtype: str = "int64") -> Arr
 def _case(
     op_type: str, *fed: Array, constants: Any = (), outputs: int = 1, **attributes: Any
 ) -> Case:
-    domain = attributes.pop("domain", "")
-    return Case(op_type, fed, tuple(constants), attributes, outputs, domain)
+    domain, then = attributes.pop("domain", ""), attributes.pop("then", ())
+    return Case(op_type, fed, tuple(constants), attributes, outputs, domain, then)
 
 
 def _i64(*numbers: int) -> Array:
@@ -60,6 +66,11 @@ _BOXES = np.concatenate([_i(1, 24, 2, high=20), _i(1, 24, 2, low=20, high=40)], 
     np.float32
 )
 _ROIS = np.array([[1, 1, 6, 7], [0, 2, 5, 5]], np.float32)
+#: the first half of 24 elements through a sigmoid and transposed, the second doubled
+_PARTS = (
+    Part((0,), Walk((3, 4), ((4, 1), (1, 3))), (0, 0), (Step(Activation.SIGMOID),)),
+    Part((0,), Walk((12,), ((1,), (1,))), (12, 12), (Step(Binary.MUL, numbers=(2.0,)),)),
+)
 
 
 def _bytes(*shape: int) -> Array:
@@ -72,18 +83,25 @@ FAMILIES: dict[str, tuple[Case, ...]] = {
         _case("Conv", _f(1, 3, 17, 19), constants=[_f(8, 3, 3, 3), _f(8)], pads=(1, 1, 1, 1)),
         _case("Conv", _f(1, 16, 13, 13), constants=[_f(16, 16, 1, 1)]),
         _case("Conv", _f(1, 32, 24, 24), constants=[_f(32, 32, 3, 3)], pads=(1, 1, 1, 1)),
+        _case("Conv", _f(1, 64, 32, 33), constants=[_f(64, 64, 3, 3)], pads=(1, 1, 1, 1)),
+        _case(
+            "Conv", _f(1, 8, 6, 7), constants=[_f(12, 8, 1, 1), None, None, _f(1, 8, 1, 1)],
+            domain="vkconv",
+        ),
         _case("Conv", _f(1, 8, 15, 14), constants=[_f(8, 1, 3, 3)], group=8, pads=(1, 1, 1, 1)),
         _case("Conv", _f(1, 8, 15, 14), constants=[_f(8, 1, 5, 5)], group=8, strides=(2, 2)),
         _case("Conv", _f(1, 6, 9, 9), constants=[_f(8, 3, 3, 3)], group=2),
         _case("Conv", _f(1, 3, 5, 6, 7), constants=[_f(4, 3, 3, 3, 3)]),
         _case("Conv", _f(1, 5, 9, 8), _f(7, 5, 3, 3)),
         _case("ConvTranspose", _f(1, 8, 7, 7), constants=[_f(8, 4, 3, 3)], strides=(2, 2)),
+        _case("ConvTranspose", _f(1, 4, 40, 40), constants=[_f(4, 24, 2, 2)], strides=(2, 2)),
     ),
     "deformable convolution": (
         _case("DeformConv", _f(1, 8, 9, 9), constants=[_f(8, 8, 3, 3), _f(1, 18, 7, 7)]),
         _case(
             "DeformConv", _f(1, 8, 9, 9), constants=[_f(8, 2, 3, 3), _f(1, 18, 7, 7)], group=4
         ),
+        _case("DeformConv", _f(1, 4, 9, 9), constants=[_f(196, 4, 3, 3), _f(1, 18, 7, 7)]),
     ),
     "matrix products": (
         _case("MatMul", _f(3, 17, 24), _f(3, 24, 20)),
@@ -93,6 +111,7 @@ FAMILIES: dict[str, tuple[Case, ...]] = {
     "pooling": (
         _case("MaxPool", _f(1, 5, 15, 13), kernel_shape=(3, 3), strides=(2, 2)),
         _case("MaxPool", _f(1, 8, 16, 16), kernel_shape=(5, 5), pads=(2, 2, 2, 2)),
+        _case("MaxPool", _f(1, 8, 16, 16), kernel_shape=(9, 9), pads=(4, 4, 4, 4)),
         _case("MaxPool", _f(1, 4, 8, 8), outputs=2, kernel_shape=(2, 2), strides=(2, 2)),
         _case("AveragePool", _f(1, 5, 15, 13), kernel_shape=(3, 3), pads=(1, 1, 1, 1)),
         _case("GlobalAveragePool", _f(1, 7, 11, 9)),
@@ -132,7 +151,11 @@ FAMILIES: dict[str, tuple[Case, ...]] = {
         _case("Softmax", _f(5, 65)),
         _case("Softmax", _f(2, 12, 5, 5), axis=1),
         _case("LayerNormalization", _f(6, 32), constants=[_f(32), _f(32)]),
+        _case("LayerNormalization", _f(6, 32), constants=[_f(32), _f(32)], outputs=3),
         _case("InstanceNormalization", _f(1, 6, 9, 7), constants=[_f(6), _f(6)]),
+        _case("Conv", _f(1, 8, 9, 7), constants=[_f(8, 8, 1, 1)], then=(
+            _case("GroupNormalization", constants=[_f(8), _f(8)], num_groups=2),
+        )),
         _case("GroupNormalization", _f(1, 8, 9, 7), constants=[_f(8), _f(8)], num_groups=2),
         _case(
             "BatchNormalization", _f(2, 6, 5), constants=[_f(6), _f(6), _f(6), np.abs(_f(6)) + 0.5]
@@ -146,6 +169,14 @@ FAMILIES: dict[str, tuple[Case, ...]] = {
     "copies and layouts": (
         _case("Transpose", _f(3, 5, 7), perm=(2, 0, 1)),
         _case("Concat", _f(1, 3, 5, 5), _f(1, 5, 5, 5), axis=1),
+        _case("Conv", _f(1, 3, 5, 5), constants=[_f(9, 3, 1, 1)], then=(
+            _case("Slice", constants=[_i64(2), _i64(7), _i64(1)]),
+            _case("Conv", constants=[_f(4, 5, 1, 1)]),
+        )),
+        _case(
+            "PermuteChannels", _f(1, 8, 5, 7), channels=(5, 0, 3, 6, 1, 7, 2, 4), domain="vkconv"
+        ),
+        _case("Assemble", _f(6, 4), shape=(4, 6), parts=_PARTS, domain="vkconv"),
         _case("Slice", _f(7, 9), constants=[_i64(1), _i64(6), _i64(0), _i64(2)]),
         _case("Pad", _f(3, 5), constants=[_i64(1, 2, 0, 1)], mode="reflect"),
         _case("DepthToSpace", _f(1, 8, 4, 5), blocksize=2),
@@ -164,6 +195,7 @@ FAMILIES: dict[str, tuple[Case, ...]] = {
     ),
     "sorting and choosing": (
         _case("TopK", _f(3, 50), constants=[_i64(5)], outputs=2),
+        _case("TopK", _f(600, 9), constants=[_i64(3)], outputs=2),
         _case("TopK", _f(2, 3000), constants=[_i64(900)], outputs=2),
         _case("NonZero", _i(5, 6, high=2, dtype="int32")),
         _case(
@@ -188,6 +220,9 @@ FAMILIES: dict[str, tuple[Case, ...]] = {
         _case("QLinearConv", _bytes(1, 4, 7, 7), constants=[
             _ONE, _ZERO_POINT, _bytes(6, 4, 3, 3), _ONE, _ZERO_POINT, np.float32(0.1), _ZERO_POINT,
         ]),
+        _case("QLinearMatMul", _bytes(5, 9), np.abs(_f(5)) / 50, constants=[
+            np.full(5, 100, np.uint8), _bytes(9, 7), _ONE, _ZERO_POINT, _ONE * 5, _ZERO_POINT,
+        ]),
         _case("MatMulInteger", _bytes(5, 9), constants=[_bytes(9, 7), _ZERO_POINT]),
     ),
     "images": (
@@ -200,26 +235,36 @@ FAMILIES: dict[str, tuple[Case, ...]] = {
 
 
 def family_graph(name: str) -> tuple[Graph, dict[str, Array]]:
-    """A graph of the family's nodes side by side, and what it is fed with."""
+    """A graph of the family's cases side by side, and what it is fed with."""
     feeds: dict[str, Array] = {}
     graph = Graph(name, [], [], [], {"": NEWEST_OPSET})
-    for number, case in enumerate(FAMILIES[name]):
-        inputs: list[Value | None] = []
-        for position, array in enumerate(case.fed):
-            value = Value(f"x{number}_{position}", TensorType(array.dtype.name, array.shape))
-            feeds[value.name] = array
-            graph.inputs.append(value)
-            inputs.append(value)
-        for position, given in enumerate(case.constants):
-            made = None if given is None else constant(f"c{number}_{position}", np.asarray(given))
-            inputs.append(made)
-        outputs = [Value(f"y{number}_{i}") for i in range(case.outputs)]
-        opset = 1 if case.domain else NEWEST_OPSET
-        label = f"{case.op_type}_{number}"
-        attributes = dict(case.attributes)
-        node = Node(case.op_type, inputs, outputs, attributes, label, case.domain, opset)
-        graph.nodes.append(node)
-        graph.outputs += outputs
+    for first in FAMILIES[name]:
+        made: list[Value] = []
+        for case in (first, *first.then):
+            made = _add_node(graph, case, made[:1], feeds)
+        graph.outputs += made
     graph.output_names = [value.name for value in graph.outputs]
     graph.source_nodes = [(node.name, node.op_type) for node in graph.nodes]
     return graph, feeds
+
+
+def _add_node(
+    graph: Graph, case: Case, before: list[Value], feeds: dict[str, Array]
+) -> list[Value]:
+    """The outputs of a node for ``case``, the first of whose inputs are those ``before``."""
+    number = len(graph.nodes)
+    inputs: list[Value | None] = [*before]
+    for position, array in enumerate(case.fed):
+        value = Value(f"x{number}_{position}", TensorType(array.dtype.name, array.shape))
+        feeds[value.name] = array
+        graph.inputs.append(value)
+        inputs.append(value)
+    for position, given in enumerate(case.constants):
+        made = None if given is None else constant(f"c{number}_{position}", np.asarray(given))
+        inputs.append(made)
+    outputs = [Value(f"y{number}_{i}") for i in range(case.outputs)]
+    opset = 1 if case.domain else NEWEST_OPSET
+    label = f"{case.op_type}_{number}"
+    attributes = dict(case.attributes)
+    graph.nodes.append(Node(case.op_type, inputs, outputs, attributes, label, case.domain, opset))
+    return outputs

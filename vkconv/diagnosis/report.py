@@ -22,6 +22,13 @@ __all__ = ["Diagnosis", "Finding", "diagnose"]
 
 Rows = list[tuple[str, str]]
 
+#: what to do about a family that fails
+DRIVER_REMEDY = "update the graphics driver; if that does not help, report it with this text"
+OWN_REMEDY = (
+    "this is a fault of vkconv or of its installation, not of the graphics driver: install vkconv "
+    "again (pip install --force-reinstall vkconv); if that does not help, report it with this text"
+)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -204,5 +211,5 @@ def _self_test(
         if not result.holds:
             made.find(
                 f"self-test of {result.family} failed on '{made.tested}': {result.failure}",
-                "update the graphics driver; if that does not help, report it with this text",
+                OWN_REMEDY if result.is_own_fault else DRIVER_REMEDY,
             )

@@ -4,11 +4,14 @@ driver."""
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from vkconv.device.base import Device
 from vkconv.diagnosis.families import FAMILIES, family_graph
+from vkconv.errors import DeviceError
 from vkconv.verification import NodeCheck, verify_graph
 
 __all__ = ["FamilyResult", "run_self_test"]
@@ -19,6 +22,8 @@ class FamilyResult:
     """One family: its nodes, the kernels that ran, seconds, and what is wrong ("" when nothing is).
 
     hosts: operators for which this device has no kernel: they work, but on the host.
+    is_own_fault: the failure is an error of vkconv or of its installation, in which drivers have
+    no part.
     """
 
     family: str
@@ -27,6 +32,7 @@ class FamilyResult:
     seconds: float
     failure: str = ""
     hosts: tuple[str, ...] = ()
+    is_own_fault: bool = False
 
     @property
     def holds(self) -> bool:
@@ -54,8 +60,13 @@ def _test(name: str, device: Device) -> FamilyResult:
     try:
         checks = verify_graph(graph, feeds, device)
     except Exception as error:  # of any driver: the others are tested all the same
+        own = not isinstance(error, DeviceError | MemoryError)
         failure = f"{type(error).__name__}: {error}"
-        return FamilyResult(name, count, (), time.perf_counter() - began, failure)
+        if own:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            failure += f" (raised in {place.name}, {Path(place.filename).name}:{place.lineno})"
+        seconds = time.perf_counter() - began
+        return FamilyResult(name, count, (), seconds, failure, is_own_fault=own)
     kernels = dict.fromkeys(kernel for check in checks for kernel in check.kernels)
     wrong = [check for check in checks if not check.holds]
     hosts = tuple(check.op_type for check in checks if check.where == "host")

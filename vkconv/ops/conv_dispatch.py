@@ -16,7 +16,7 @@ from vkconv.ops.window import Axis
 #: kernels whose weights are packed by ``pack_lanes``
 LANE_KERNELS = ("depthwise_conv2d", "depthwise_conv2d_4x1", "grouped_conv")
 #: kernels with a shuffle axis
-SHUFFLING = ("conv2d_1x1", "conv2d", "conv_transpose2d")
+SHUFFLING = ("conv3d", "conv2d_1x1", "conv2d", "conv_transpose2d")
 #: kernels of one phase a workgroup (``include/phases.glsl``)
 SUB_PIXEL = ("conv_transpose2d", "conv_transpose2d_8x4")
 #: kernels that can store their result in LINEAR

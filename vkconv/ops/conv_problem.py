@@ -46,8 +46,7 @@ class Problem:
         kind = "conv_transpose" if self.transposed else "conv"
         axes = " ".join(
             f"{a.size}>{a.out}k{a.kernel}s{a.stride}d{a.dilation}p{a.begin}+{a.end}"
-            for a in self.axes
-            if a is not self.z or not self.is_flat
+            for a in self.axes[self.is_flat :]
         )
         weights = "" if self.constant else " computed"
         channels = f"{self.in_channels}>{self.out_channels}"

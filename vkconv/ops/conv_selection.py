@@ -128,6 +128,9 @@ def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
     if not problem.has_whole_groups:
         return Choice("grouped_conv", 4, 1, min(lanes * 4, caps.max_workgroup_invocations))
     if _is_spatial(problem):
+        tile = _cpu_tile(problem, caps)
+        if cpu and caps.unrolls_loops and not problem.transposed and _shuffles(caps, tile, lanes):
+            return Choice("conv3d", tile, 4, lanes, shuffle=True)
         return Choice("conv3d", _tiles(problem, (4, 8))[-1], 4, lanes)
     if not cpu:
         return _on_gpu(problem, caps, lanes)

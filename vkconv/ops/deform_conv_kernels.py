@@ -2,7 +2,7 @@
 
 Positions are computed once for each (pixel, offset group, tap), in a pass of their own: all input
 channels of an offset group and all output channels share them. Sampling and multiplication are one
-kernel, which takes every sample anew for each of its tiles of outputs; from a few tiles on the
+kernel, which takes every sample anew for each of its tiles of outputs; where outputs are many the
 samples are stored instead, and a 1x1 convolution multiplies them.
 """
 
@@ -15,14 +15,16 @@ from vkconv.dispatch import Dispatch, Number, PushValue, View
 from vkconv.ops.activation_codes import Activation
 from vkconv.ops.conv_dispatch import conv_dispatch
 from vkconv.ops.conv_epilogue import RESIDUAL_BUFFERS, Epilogue
-from vkconv.ops.conv_problem import ONE, Problem
-from vkconv.ops.conv_selection import select_kernel
 from vkconv.ops.conv_weights import WeightFormat, packed_weights
-from vkconv.ops.deform_conv_problem import DeformProblem, select_tile, stores_samples
+from vkconv.ops.deform_conv_problem import (
+    DeformProblem,
+    select_product,
+    select_tile,
+    stores_samples,
+)
 from vkconv.ops.grids import spread
 from vkconv.ops.lowering import Lowering, Tensor, c4_scratch
 from vkconv.ops.shapes import ceil_div
-from vkconv.ops.window import Axis
 
 #: channel blocks that one invocation samples
 SAMPLED_DEPTH = 8
@@ -137,20 +139,20 @@ def _samples(
     blocks, part_blocks = ceil_div(problem.channels, 4), ceil_div(problem.part_channels, 4)
     shape = (problem.batch, 4 * blocks * problem.taps, problem.y.out, problem.x.out)
     samples = c4_scratch(ctx, shape, "samples")
-    pieces = problem.pairs * ceil_div(part_blocks, SAMPLED_DEPTH)
-    where = spread(ctx.caps, problem.pixels, pieces, problem.batch)
+    pieces = problem.offset_groups * ceil_div(part_blocks, SAMPLED_DEPTH)
+    places = problem.taps * problem.pixels
+    where = spread(ctx.caps, places, pieces, problem.batch)
     return samples, ctx.dispatch(
         "deform_samples",
         {"x": x, "positions": positions, "y": samples},
         {
             "batches": problem.batch,
-            "pairs": problem.pairs,
-            "taps": problem.taps,
+            "parts": problem.offset_groups,
             "blocks": blocks,
             "part_blocks": part_blocks,
             "height": problem.y.size,
             "width": problem.x.size,
-            "pixels": problem.pixels,
+            "places": places,
         },
         {**where.spec, "DEPTH": SAMPLED_DEPTH},
         where.count,
@@ -169,17 +171,7 @@ def _multiply(
     """The 1x1 convolution of the samples: weights packed for a kernel of all taps are in its
     order."""
     known = weight.array is not None and (bias is None or bias.array is not None)
-    flat = Axis(problem.pixels, problem.pixels, 1, 1, 1, 0, 0)
-    product = Problem(
-        problem.batch,
-        problem.groups,
-        problem.sampled_blocks * 4,
-        problem.group_out,
-        ONE,
-        flat,
-        constant=known,
-    )
-    choice = select_kernel(product, ctx.caps, ctx.choices)
+    product, choice = select_product(problem, ctx.caps, ctx.choices, constant=known)
     form = WeightFormat(problem.groups, choice.output_tile)
     weights, steps = packed_weights(ctx, weight, bias, form)
     buffers = {

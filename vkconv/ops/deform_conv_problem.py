@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import ELEMENT_BYTES
-from vkconv.ops.conv_selection import SHUFFLE_LANES
+from vkconv.ops.conv_problem import ONE, Choice, Problem
+from vkconv.ops.conv_selection import SHUFFLE_LANES, select_kernel
 from vkconv.ops.shapes import ceil_div
 from vkconv.ops.window import Axis
 
-#: tiles of outputs from which samples are stored: on lavapipe to store them and read them again
-#: costs what taking them anew for some five tiles does
-SAMPLED_TILES = 8
+#: outputs up to which samples are taken anew for each tile of them, and not stored: on CPU drivers
+#: with shuffles and without, and on GPUs
+FUSED_OUTPUTS, FUSED_OUTPUTS_WITHOUT_SHUFFLES, FUSED_OUTPUTS_ON_GPU = 192, 32, 112
 #: memory that samples may take: kernel size times that of the map
 SAMPLED_BYTES = 16 << 20
 
@@ -104,10 +106,38 @@ def stores_samples(problem: DeformProblem, caps: DeviceCaps) -> bool:
     """Whether the samples go through memory, to be multiplied by a 1x1 convolution.
 
     Measured on lavapipe (3x3, CPU time of one image, fused -> stored, ms): 128 channels on 28 x 28
-    9.2 -> 10.5, 256 on 14 x 14 9.6 -> 9.2 and on 28 x 28 34.7 -> 37.5, 512 on 7 x 7 10.8 -> 9.7
-    and on 14 x 14 37.8 -> 34.8. On GPUs, with smaller tiles, it is a judgement.
+    8.1 -> 9.0, 256 on 14 x 14 8.8 -> 7.4, 512 on 7 x 7 10.8 -> 8.1; without shuffles 64 on 56 x 56
+    20 -> 18, 128 on 28 x 28 19 -> 14; without texel buffers too 45 -> 32 and 44 -> 27. On GPUs it
+    is a judgement.
     """
-    tiles = ceil_div(problem.group_out, select_tile(problem.group_out, caps).outputs)
+    shuffles = select_tile(problem.group_out, caps).shuffle
+    fused = FUSED_OUTPUTS if shuffles else FUSED_OUTPUTS_WITHOUT_SHUFFLES
+    if caps.kind != "cpu":
+        fused = FUSED_OUTPUTS_ON_GPU
     size = problem.sampled_elements * ELEMENT_BYTES
     most = min(SAMPLED_BYTES, caps.max_storage_buffer_range)
-    return problem.has_whole_blocks and tiles >= SAMPLED_TILES and size <= most
+    return problem.has_whole_blocks and problem.group_out > fused and size <= most
+
+
+def select_product(
+    problem: DeformProblem, caps: DeviceCaps, choices: Mapping[str, str], *, constant: bool
+) -> tuple[Problem, Choice]:
+    """The 1x1 convolution that multiplies stored samples, and its kernel; ``constant``: weights
+    are known. Its sums are so long that larger tiles are worth their time to compile (a quarter of
+    a second): 5 or 7 pixels an invocation where 4 leave many lanes idle, on maps of 14 x 14 (224
+    pixels for 196) and 7 x 7 (64 for 49), take 12 and 14 % less."""
+    flat = Axis(problem.pixels, problem.pixels, 1, 1, 1, 0, 0)
+    channels = (problem.sampled_blocks * 4, problem.group_out)
+    product = Problem(problem.batch, problem.groups, *channels, ONE, flat, constant=constant)
+    choice = select_kernel(product, caps, choices)
+    by_rule = product.key not in choices
+    if by_rule and (choice.kernel, choice.pixels, choice.shuffle) == ("conv2d_1x1", 4, True):
+
+        def computed(pixels: int) -> int:
+            unit = pixels * choice.lanes
+            return ceil_div(problem.pixels, unit) * unit
+
+        best = min((4, 5, 7), key=computed)
+        if computed(best) <= 0.92 * computed(4):
+            choice = replace(choice, pixels=best)
+    return product, choice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -12,9 +13,14 @@ from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.grids import spread
 from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.operator import Operator
+from vkconv.ops.pool_kernels import global_pool, too_many_taps, whole_map
 from vkconv.ops.pool_window import PoolAttributes, padding, taps
+from vkconv.ops.reduction_kernels import MOST_ITERATIONS, Combine, Post, Pre, Reduction
 from vkconv.ops.registry import operator
 from vkconv.ops.window import Axis
+
+#: the norms of whole maps that are plain reductions, by p
+NORMS = {1.0: Reduction(Combine.SUM, Pre.ABS), 2.0: Reduction(Combine.SUM, Pre.SQUARE, Post.SQRT)}
 
 
 class _LpPooling(Operator):
@@ -26,13 +32,16 @@ class _LpPooling(Operator):
         """The spatial axes of an input of that shape."""
         raise NotImplementedError
 
+    def _trimmed(self, shape: tuple[int, ...]) -> tuple[Axis, ...]:
+        return tuple(a.trimmed for a in self.axes(shape))
+
     def infer(self, x: Value) -> TensorType:
         if self.p <= 0:
             raise InvalidModelError(f"p is {self.p}")
         return TensorType(x.dtype, (*x.dims[:2], *(a.out for a in self.axes(x.dims))))
 
     def reference(self, x: Array) -> Array:
-        axes = tuple(a.trimmed for a in self.axes(x.shape))
+        axes = self._trimmed(x.shape)
         work = np.float64 if x.dtype == np.float64 else np.float32
         powers = np.abs(np.pad(x.astype(work), padding(axes))) ** work(self.p)
         total = np.zeros((*x.shape[:2], *(a.out for a in axes)), work)
@@ -43,7 +52,8 @@ class _LpPooling(Operator):
     def unsupported(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> str | None:
         if not 3 <= len(outputs[0].dims) <= 5:
             return f"no kernel for {len(outputs[0].dims) - 2} spatial dimensions"
-        return None
+        x = inputs[0]
+        return None if x is None else too_many_taps(self._trimmed(x.dims), c4=self.p in NORMS)
 
     def layout(self, inputs: Sequence[Value | None], outputs: Sequence[Value]) -> Layout:
         return "c4"
@@ -56,9 +66,12 @@ class _LpPooling(Operator):
         n, blocks, h, w = c4_dims(y.shape)
         if n * blocks * h * w == 0:
             return []
-        axes = tuple(a.trimmed for a in self.axes(x.shape))
+        axes = self._trimmed(x.shape)
+        if self.p in NORMS and whole_map(axes):
+            return global_pool(ctx, ctx.operand(x, "c4"), y, NORMS[self.p])
         axes = (Axis(1, 1, 1, 1, 1, 0, 0),) * (3 - len(axes)) + axes
-        where = spread(ctx.caps, h * w, blocks, n)
+        most_turns = MOST_ITERATIONS // max(prod(a.kernel for a in axes), 1)
+        where = spread(ctx.caps, h * w, blocks, n, most_turns=most_turns)
         return [
             ctx.dispatch(
                 "lp_pool",

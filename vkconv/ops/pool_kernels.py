@@ -32,7 +32,7 @@ def _inside(axes: tuple[Axis, ...]) -> bool:
     return all(a.begin == 0 and a.padding == (0, a.end) and a.end == 0 for a in axes)
 
 
-def _whole(axes: tuple[Axis, ...]) -> bool:
+def whole_map(axes: tuple[Axis, ...]) -> bool:
     """Whether the one window is the map."""
     return _inside(axes) and all(a.out == 1 and a.kernel == a.size for a in axes)
 
@@ -41,7 +41,7 @@ def too_many_taps(axes: tuple[Axis, ...], *, c4: bool = True) -> str | None:
     """Why the kernels can't take windows of this size, or None; ``c4``: whole maps have their
     own."""
     taps = prod(a.kernel for a in axes)
-    if taps <= MOST_ITERATIONS or (c4 and _whole(axes) and pools_globally(MEAN_OF_MAP, taps)):
+    if taps <= MOST_ITERATIONS or (c4 and whole_map(axes) and pools_globally(MEAN_OF_MAP, taps)):
         return None
     return f"its windows of {taps} taps are too large for one invocation's loops"
 
@@ -52,7 +52,7 @@ def pool(ctx: Lowering, x: View, y: View, axes: tuple[Axis, ...], kind: int) -> 
     if y.span == 0:
         return []
     inside = _inside(axes)
-    if _whole(axes):
+    if whole_map(axes):
         return global_pool(ctx, x, y, MAXIMUM_OF_MAP if kind == MAXIMUM else MEAN_OF_MAP)
     one = Axis(1, 1, 1, 1, 1, 0, 0)
     d, h, w = (one,) * (3 - len(axes)) + axes
