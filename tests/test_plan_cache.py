@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import onnx
 import pytest
 
 from tests.small_models import floats, model, node
-from vkconv import InferenceSession, compile_model, plan_cache
+from vkconv import InferenceSession, compile_model, loading, model_file, plan_cache
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array
 from vkconv.plan_file import Encoded
@@ -30,8 +31,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by one whenever a session reads an ONNX model."""
-    from vkconv import loading
-
     found: list[str] = []
     original = loading.read_onnx
 
@@ -158,47 +157,163 @@ def test_external_data_belongs_to_the_model(folder: Path, tmp_path: Path) -> Non
         InferenceSession(path)
 
 
-def test_a_location_written_in_another_way_is_not_kept() -> None:
-    assert plan_cache.model_digest(b"location") is None
-    assert plan_cache.model_digest(b"\x0a\x08location\x12\x01w and location") is None
-    assert plan_cache.model_digest(b"weights") is not None
-
-
 def location(name: bytes) -> bytes:
     return b"\x0a\x08location\x12" + bytes([len(name)]) + name
 
 
-@pytest.mark.parametrize("piece", [1, 7, 150, 1 << 20])
-def test_a_digest_is_taken_in_pieces(
-    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever falls between two of them: the names of external files, and words that look so."""
+def test_files_that_a_model_names_belong_to_it(tmp_path: Path) -> None:
     for name in (b"w", b"n" * 127):
         (tmp_path / name.decode()).write_bytes(b"weights")
     filler = bytes(range(97)) * 4
     whole = filler + location(b"w") + filler + location(b"n" * 127) + filler + location(b"w")
     files = {
         "whole": whole,
-        "cut": whole[:-1],
+        "none": filler,
+        "unknown": whole[:-1] + b"u",
         "word": whole + filler + b"location",
         "first": b"location" + whole,
         "second": b"\x08location" + whole,
-        "none": filler,
     }
     for name, data in files.items():
         (tmp_path / f"{name}.onnx").write_bytes(data)
-    expected = {name: plan_cache.model_digest(tmp_path / f"{name}.onnx") for name in files}
-    assert [name for name, digest in expected.items() if digest is None] == [
-        "cut", "word", "first", "second"
-    ]  # fmt: skip
-    monkeypatch.setattr(plan_cache, "_PIECE", piece)
-    for name in files:
-        assert plan_cache.model_digest(tmp_path / f"{name}.onnx") == expected[name], name
+    found = {name: plan_cache.name_model(tmp_path / f"{name}.onnx") for name in files}
+    assert [name for name, named in found.items() if named is None] == list(files)[2:]
+    assert found["whole"] != found["none"]
     (tmp_path / ("n" * 127)).write_bytes(b"others")
-    assert plan_cache.model_digest(tmp_path / "whole.onnx") != expected["whole"]
+    assert plan_cache.name_model(tmp_path / "whole.onnx") not in (None, found["whole"])
     (tmp_path / "w").unlink()
-    assert plan_cache.model_digest(tmp_path / "whole.onnx") is None
-    assert plan_cache.model_digest(whole) is None and plan_cache.model_digest(filler) is not None
+    assert plan_cache.name_model(tmp_path / "whole.onnx") is None
+    assert plan_cache.name_model(whole) is None and plan_cache.name_model(filler) is not None
+
+
+# --- large weights -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every weight of a kilobyte is a large one."""
+    monkeypatch.setattr(model_file, "LEAST_BYTES", 1024)
+
+
+def wide(seed: int = 0, bias: int = 0, height: int | str = 8) -> onnx.ModelProto:
+    """A Winograd convolution, one of a 1x1, a transposed one, a matrix product; their weights are
+    large, and only they depend on ``seed``."""
+    constants = {
+        "w3": floats(16, 16, 3, 3, seed=seed) - 0.5,
+        "w1": floats(32, 16, 1, 1, seed=seed + 1) - 0.5,
+        "wt": floats(32, 9, 2, 2, seed=seed + 2) - 0.5,
+        "wm": floats(9, 40, seed=seed + 3) - 0.5,
+        "b": floats(16, seed=bias),
+    }
+    nodes = [
+        node("Conv", "x w3 b", "c", pads=[1, 1, 1, 1]),
+        node("Relu", "c", "c2"),
+        node("Conv", "c2 w1", "d"),
+        node("Relu", "d", "d2"),
+        node("ConvTranspose", "d2 wt", "t", strides=[2, 2]),
+        node("Relu", "t", "t2"),
+        node("ReduceMean", "t2", "m", axes=[2, 3], keepdims=0),
+        node("MatMul", "m wm", "y"),
+    ]
+    return model(nodes, {"x": [1, 16, height, 8]}, {"y": None}, constants)
+
+
+def test_an_entry_holds_no_large_weights_and_serves_whatever_they_are(
+    folder: Path, read: list[str], tmp_path: Path, apart: None
+) -> None:
+    x = floats(1, 16, 8, 8)
+    path = saved(tmp_path / "m.onnx", wide())
+    first = outputs(path, x)
+    (entry,) = entries(folder)
+    assert b'"recipe"' in entry.read_bytes() and b'"looked_into":[]' in entry.read_bytes()
+    np.testing.assert_array_equal(outputs(path, x), first)
+    np.testing.assert_array_equal(outputs(path.read_bytes(), x), first)
+    assert len(read) == 1
+    saved(path, wide(seed=9))
+    second = outputs(path, x)
+    assert len(read) == len(entries(folder)) == 1 and not np.array_equal(first, second)
+    np.testing.assert_allclose(second, outputs(path, x, "reference"), rtol=1e-3, atol=1e-5)
+    saved(path, wide(bias=1))
+    third = outputs(path, x)
+    assert len(entries(folder)) == 2
+    np.testing.assert_allclose(third, outputs(path, x, "reference"), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("switch", ["", "texel,subgroup", "unified"])
+def test_packed_anew_the_weights_are_the_same(
+    switch: str, read: list[str], tmp_path: Path, apart: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = floats(1, 16, 8, 8)
+    path = saved(tmp_path / "m.onnx", wide())
+    monkeypatch.setenv("VKCONV_DISABLE", f"plan_cache,{switch}")
+    expected = outputs(path, x)
+    monkeypatch.setenv("VKCONV_DISABLE", switch)
+    np.testing.assert_array_equal(outputs(path, x), expected)
+    count = len(read)
+    np.testing.assert_array_equal(outputs(path, x), expected)
+    assert len(read) == count == 2
+
+
+def looked_into(seed: int = 0) -> onnx.ModelProto:
+    """The plan of a Concat of two constants depends on what they hold; that of the product beside
+    it does not."""
+    constants = {
+        "a": floats(1, 20, 20, seed=seed), "b": floats(1, 20, 20), "w": floats(20, 20, seed=7),
+    }  # fmt: skip
+    nodes = [
+        node("Concat", "a b", "ab", axis=0),
+        node("ReduceSum", "ab", "s", keepdims=0),
+        node("MatMul", "x w", "p"),
+        node("Add", "p s", "y"),
+    ]
+    return model(nodes, {"x": [20, 20]}, {"y": None}, constants)
+
+
+def test_weights_that_planning_looked_into_have_to_be_the_same(
+    folder: Path, read: list[str], tmp_path: Path, apart: None
+) -> None:
+    x = floats(20, 20)
+    path = saved(tmp_path / "m.onnx", looked_into())
+    first = outputs(path, x)
+    outputs(path, x)
+    (entry,) = entries(folder)
+    assert len(read) == 1 and b'"looked_into":[[' in entry.read_bytes()
+    saved(path, looked_into(seed=1))
+    second = outputs(path, x)
+    assert len(read) == 2 and entries(folder) == [entry], "the entry was made anew"
+    assert not np.array_equal(first, second)
+    np.testing.assert_allclose(second, outputs(path, x, "reference"), rtol=1e-4, atol=1e-4)
+    count = len(read)
+    np.testing.assert_array_equal(outputs(path, x), second)
+    assert len(read) == count
+
+
+def test_open_sizes_and_a_file_that_changes_beside_the_session(
+    folder: Path, tmp_path: Path, apart: None
+) -> None:
+    """Weights that may be packed again are read when the model is loaded."""
+    path = saved(tmp_path / "m.onnx", wide(height="h"))
+    expected = {h: outputs(path, floats(1, 16, h, 8), "reference") for h in (8, 9, 10)}
+    for _ in range(2):
+        saved(path, wide(height="h"))
+        with InferenceSession(path) as session:
+            path.write_bytes(b"")
+            for height, wanted in expected.items():
+                (y,) = session.run(None, {"x": floats(1, 16, height, 8)})
+                np.testing.assert_allclose(y, wanted, rtol=1e-3, atol=1e-5)
+            assert session.memory.host_weights > 0
+        settle()
+    assert entries(folder)
+
+
+def test_a_recipe_is_for_the_model_it_was_made_for(
+    folder: Path, tmp_path: Path, apart: None
+) -> None:
+    """As a plan file, without the model's weights, an entry is refused."""
+    outputs(saved(tmp_path / "m.onnx", wide()), floats(1, 16, 8, 8))
+    (entry,) = entries(folder)
+    with pytest.raises(InvalidModelError, match="the model's weights"):
+        InferenceSession(entry)
 
 
 @pytest.mark.parametrize("disabled", ["", "unified"])
@@ -300,11 +415,28 @@ def test_the_entries_used_longest_ago_go(
 def test_a_plan_that_is_too_large_is_not_kept(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = saved(tmp_path / "large.onnx", network(seed=1))
-    monkeypatch.setattr(plan_cache, "LARGEST_MODEL", path.stat().st_size - 1)
-    assert not plan_cache.is_candidate(path)
-    monkeypatch.setattr(plan_cache, "LARGEST_MODEL", path.stat().st_size)
-    assert plan_cache.is_candidate(path)
     monkeypatch.setattr(plan_cache, "MAX_ENTRY", 1)
     outputs(saved(tmp_path / "m.onnx", network()), floats(1, 3, 8, 8))
     assert not entries(folder)
+
+
+@pytest.mark.parametrize(("height", "seconds", "kept"), [(8, 9.0, 1), (8, 1.0, 0), ("h", 9.0, 0)])
+def test_the_reading_that_it_spares_counts(
+    height: int | str, seconds: float, kept: int, folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A model of open sizes is read anyway."""
+    original = loading.read_onnx
+    monkeypatch.setattr(loading, "read_onnx", lambda m: replace(original(m), seconds=seconds))
+    monkeypatch.setattr(plan_cache, "WORTH_KEEPING", 5.0)
+    outputs(saved(tmp_path / "m.onnx", network(height=height)), floats(1, 3, 8, 8))
+    assert len(entries(folder)) == kept
+
+
+def test_nor_is_one_looked_for_that_no_onnx_file_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "m.onnx", network())
+    assert plan_cache.is_candidate(path)
+    monkeypatch.setattr(plan_cache, "LARGEST_FILE", path.stat().st_size - 1)
+    assert not plan_cache.is_candidate(path)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and bytes kept in the user's cache folder.
+"""Files written whole or not at all, parts of files, and the user's cache folder.
 
 Whatever this package writes (pictures, models, plans, traces, caches) goes to a temporary file
 beside the target and takes its place in one step, so that no reader sees half a file.
@@ -9,14 +9,27 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from vkconv.errors import InvalidInputError
 
-__all__ = ["cache_folder", "remove_leftovers", "replacing", "write_bytes"]
+__all__ = [
+    "Read",
+    "cache_folder",
+    "reading",
+    "reading_bytes",
+    "remove_leftovers",
+    "replacing",
+    "write_bytes",
+]
+
+#: fills a target with the bytes of a file from an offset on; False where the file ends before
+Read = Callable[[memoryview, int], bool]
 
 _PREFIX = ".vkconv-"
 #: seconds after which a temporary file is nobody's: its process was killed
@@ -85,6 +98,41 @@ def remove_leftovers(folder: Path) -> None:
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _LEFT_OVER:
                     path.unlink()
+
+
+def reading_bytes(data: bytes) -> Read:
+    """Reads parts of ``data`` as if of a file."""
+    whole = memoryview(data)
+
+    def read(target: memoryview, offset: int) -> bool:
+        part = whole[offset : offset + len(target)]
+        target[: len(part)] = part
+        return len(part) == len(target)
+
+    return read
+
+
+def reading(file: BinaryIO) -> Read:
+    """Reads parts of ``file``. Threads may call it."""
+    lock = threading.Lock()
+
+    def some(target: memoryview, offset: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(file.fileno(), [target], offset)
+        with lock:  # Windows
+            file.seek(offset)
+            return int(file.readinto(target) or 0)  # type: ignore[attr-defined]
+
+    def read(target: memoryview, offset: int) -> bool:
+        done = 0
+        while done < len(target):
+            count = some(target[done:], offset + done)
+            if count == 0:
+                return False
+            done += count
+        return True
+
+    return read
 
 
 def _mode_for(path: str) -> int:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
-import numpy.typing as npt
 
-Array: TypeAlias = npt.NDArray[Any]
+from vkconv.stored_arrays import Array as Array
+from vkconv.stored_arrays import StoredArray
+
 Dim: TypeAlias = "int | str | None"
 Layout = Literal["linear", "c4"]
 
@@ -112,8 +113,11 @@ def type_of(array: Array) -> TensorType:
     return TensorType("string" if array.dtype.kind in "OSU" else array.dtype.name, array.shape)
 
 
-def constant(name: str, array: Array) -> Value:
-    """A constant value; its array is made read-only, since passes share it."""
+def constant(name: str, array: Array | StoredArray) -> Value:
+    """A constant value; its array is made read-only, since passes share it. One that is stored in
+    the model's file stays there, and passes for an array."""
+    if isinstance(array, StoredArray):
+        return Value(name, type_of(cast(Array, array)), cast(Array, array))
     array = np.asarray(array)
     array.flags.writeable = False
     return Value(name, type_of(array), array)
@@ -230,6 +234,19 @@ class Graph:
                 if value is not None and id(value) not in seen:
                     seen.add(id(value))
                     yield value
+
+    def constants(self) -> Iterator[Array | StoredArray]:
+        """The arrays of its constants, and of those of the graphs inside its nodes."""
+        yield from (v.array for v in self.values() if v.array is not None)
+        for node in self.nodes:
+            for attribute in node.attributes.values():
+                if isinstance(attribute, Graph):
+                    yield from attribute.constants()
+
+    def arrays_in_memory(self) -> Iterator[Array]:
+        """Of these, what is not in the model's file alone."""
+        for array in self.constants():
+            yield from array.held if isinstance(array, StoredArray) else [array]
 
     def uses(self) -> dict[Value, list[Node]]:
         """Consumers of each value, in order; a node that reads a value twice is listed twice."""

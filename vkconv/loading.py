@@ -6,6 +6,7 @@ them takes longer than loading a plan.
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Thread
@@ -18,7 +19,7 @@ from vkconv.device.base import Device
 from vkconv.errors import InvalidInputError, UnsupportedModelError
 from vkconv.image_inputs import ImageInput
 from vkconv.ir import Graph, TensorType
-from vkconv.plan_cache import Kept, PlanCache, Shapes
+from vkconv.plan_cache import Kept, Named, PlanCache, Shapes
 from vkconv.plan_file import CompiledModel, check_device, is_plan, read_compiled
 from vkconv.planned import Planned
 
@@ -40,6 +41,8 @@ class LoadedModel:
     images: dict[str, TensorType] | None = None
     #: of a plan: its inputs that take pixels, with what these are normalised by
     normalisation: dict[str, ImageInput] | None = None
+    #: that reading it took
+    seconds: float = 0.0
     #: a plan to be kept, and the thread that writes it
     to_keep: Kept | None = field(default=None, repr=False)
     keeping: Thread | None = field(default=None, repr=False)
@@ -56,9 +59,12 @@ class LoadedModel:
         planned, self.planned = self.planned, None
         return planned
 
-    def keep(self, shapes: Shapes, planned: Planned, caps: DeviceCaps, device: str) -> None:
+    def keep(
+        self, shapes: Shapes, planned: Planned, caps: DeviceCaps, device: str, seconds: float
+    ) -> None:
         """Keeps the first plan made for the next process, when ``start_keeping`` says so; the
-        others of a dynamic model share its weights, and would each keep them again."""
+        others of a dynamic model share its weights, and would each keep them again. ``seconds``:
+        that planning took."""
         from vkconv.ops.registry import OWN_DOMAINS, REGISTRY
 
         cache, self.cache = self.cache, None
@@ -66,7 +72,8 @@ class LoadedModel:
         foreign = {domain for domain, _ in REGISTRY} - set(OWN_DOMAINS)
         if cache is not None and not foreign & set(self.graph.opsets):
             key = None if self.is_static else shapes
-            self.to_keep = cache.keep(key, self.compiled(planned, caps, device))
+            spared = seconds + (self.seconds if self.is_static else 0.0)
+            self.to_keep = cache.keep(key, self.compiled(planned, caps, device), spared)
 
     def start_keeping(self) -> None:
         """Writes the plan to be kept, on a thread: it is on the device by now, where its weights
@@ -95,17 +102,18 @@ class LoadedModel:
 
 class ModelSource:
     """A model to be loaded. Raises InvalidModelError, UnsupportedModelError at once, or in ``load``
-    where a plan of it may be found in the cache: its digest is taken while the device is opened."""
+    where a plan of it may be found in the cache: it is looked for while the device is opened."""
 
     def __init__(self, model: Any, images: str = "") -> None:
         """``images`` says which inputs will take pixels: it tells plans in the cache apart."""
         self._model, self._images = model, images
-        self._compiled = read_compiled(model) if is_plan(model) else None
+        self._compiled = read_compiled(model, whole=False) if is_plan(model) else None
         self._read: LoadedModel | None = None
-        self._digest: Future[bytes | None] | None = None
+        self._named: Named | None = None
+        self._looking: Future[tuple[Named | None, LoadedModel | None]] | None = None
         if self._compiled is None and plan_cache.is_candidate(model):
-            thread = ThreadPoolExecutor(1, "vkconv-digest")
-            self._digest = thread.submit(plan_cache.model_digest, model)
+            thread = ThreadPoolExecutor(1, "vkconv-outline")
+            self._looking = thread.submit(_look, model)
             thread.shutdown(wait=False)
         elif self._compiled is None:
             self._onnx()
@@ -120,9 +128,18 @@ class ModelSource:
         if self._compiled is not None:
             raise InvalidInputError("a plan file has its kernels chosen; tune the ONNX model")
 
+    def _look(self) -> Named | None:
+        """The model's name in the cache, if it has one. Raises what is wrong with a model that is
+        not in there."""
+        if self._looking is not None:
+            looking, self._looking = self._looking, None
+            self._named, self._read = looking.result()
+        return self._named
+
     def _onnx(self) -> LoadedModel:
+        named = self._look()
         if self._read is None:
-            self._read = read_onnx(self._model)
+            self._read = _read(self._model, named)
         return self._read
 
     def load(self, device: Device, choices: bytes | None = b"") -> LoadedModel:
@@ -131,19 +148,35 @@ class ModelSource:
         if self._compiled is not None:
             check_device(self._compiled, device.info, device.caps)
             return _from_plan(self._compiled)
-        digest = self._digest.result() if self._digest is not None else None
-        if digest is None or choices is None or device.caps.host_only:
+        named = self._look()
+        if named is None or choices is None or device.caps.host_only:
             return self._taken()
-        named = digest + self._images.encode() + choices
-        cache = PlanCache(named, device.info, device.caps)
+        cache = PlanCache(named, self._images.encode() + choices, device.info, device.caps)
         kept = cache.find(None)
-        return replace(self._taken(), cache=cache) if kept is None else _from_plan(kept)
+        if kept is None:
+            return replace(self._taken(), cache=cache)
+        self._named = None
+        return _from_plan(kept)
 
     def _taken(self) -> LoadedModel:
         """The model as it was read, which the caller alone has from now on: weights go one by one
         as they are uploaded, and a second hand on them would keep them."""
-        model, self._read = self._onnx(), None
+        model = self._onnx()
+        self._read = self._named = None
         return model
+
+
+def _look(model: Any) -> tuple[Named | None, LoadedModel | None]:
+    """A model's name in the cache, and where no plan of it is kept, the model."""
+    named = plan_cache.name_model(model)
+    if named is None or plan_cache.has_plans(named):
+        return named, None
+    return named, _read(model, named)
+
+
+def _read(model: Any, named: Named | None) -> LoadedModel:
+    """The model, by the outline that it is named by."""
+    return read_onnx(model if named is None or named.outline is None else named.outline)
 
 
 def _from_plan(compiled: CompiledModel) -> LoadedModel:
@@ -157,6 +190,7 @@ def _from_plan(compiled: CompiledModel) -> LoadedModel:
 
 def read_onnx(model: Any) -> LoadedModel:
     """Reads, checks and rewrites an ONNX model."""
+    began = time.perf_counter()
     from vkconv.onnx_reader import read_model
     from vkconv.ops.registry import is_registered
     from vkconv.passes import infer_and_fold, rewrite
@@ -173,4 +207,5 @@ def read_onnx(model: Any) -> LoadedModel:
         for name, type_, value in zip(graph.output_names, declared, graph.outputs, strict=True)
     ]
     rewrite(graph)
-    return LoadedModel(graph, inputs, outputs, None, None)
+    seconds = time.perf_counter() - began
+    return LoadedModel(graph, inputs, outputs, None, None, seconds=seconds)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from vkconv.dispatch import Plan
-from vkconv.ir import Array, Graph
+from vkconv.ir import Graph
 
 _MEBI = 1 << 20
 
@@ -63,7 +63,8 @@ class Planned(Protocol):
 def report_memory(planned: Sequence[Planned], model: Graph) -> MemoryReport:
     """The report of what is planned of a model; ``model`` is what plans are made from."""
     constants = {id(s): s for p in planned for s in p.plan.constants}
-    arrays = {id(a): a for graph in (model, *(p.graph for p in planned)) for a in _arrays(graph)}
+    graphs = (model, *(p.graph for p in planned))
+    arrays = {id(a): a for graph in graphs for a in graph.arrays_in_memory()}
     return MemoryReport(
         weights=sum(s.size for s in constants.values()),
         arena=sum(p.arena_bytes for p in planned),
@@ -73,18 +74,6 @@ def report_memory(planned: Sequence[Planned], model: Graph) -> MemoryReport:
         + sum(s.held_bytes for s in constants.values()),
         plans=len(planned),
     )
-
-
-def _arrays(graph: Graph) -> Iterator[Array]:
-    """The constants of a graph and of those inside its nodes."""
-    for value in graph.values():
-        if value.array is not None:
-            yield value.array
-    for node in graph.nodes:
-        inner: Iterable[object] = node.attributes.values()
-        for attribute in inner:
-            if isinstance(attribute, Graph):
-                yield from _arrays(attribute)
 
 
 def _mebi(size: int) -> str:

@@ -2,8 +2,10 @@
 
 An entry is a plan file (``plan_file``) in the user's cache folder. Its name is a digest of all that
 decides a plan: the model's bytes and those of its external data, the input shapes, the device, its
-driver and capabilities, and the files of this package. Nothing in here may fail: an entry that is
-missing, stale or damaged is a miss.
+driver and capabilities, and the files of this package. Of large weights only the places count, as
+long as planning did not look into them: the entry says how to pack them from the model's file, and
+serves whatever they hold; those that were looked into are held against a digest in the entry.
+Nothing in here may fail: an entry that is missing, stale or damaged is a miss.
 """
 
 from __future__ import annotations
@@ -12,8 +14,7 @@ import contextlib
 import hashlib
 import os
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,26 +23,25 @@ from typing import Any
 from vkconv.capabilities import DeviceCaps, DeviceInfo
 from vkconv.errors import VkconvError
 from vkconv.files import cache_folder, remove_leftovers
+from vkconv.model_file import LARGEST_FILE, Outline, read_outline
 from vkconv.plan_file import CompiledModel, Encoded, check_device, encode, read_compiled
+from vkconv.stored_arrays import StoredWeight
 
 FOLDER = "plans"
 #: the folder does not grow beyond this; the entries used longest ago go first
 MAX_BYTES = 2 << 30
-#: a plan of more than this is not kept: it would push all others out, and weights of half a
-#: gigabyte (fully connected layers) are packed as fast as they are read, and checked
+#: a plan that holds more than this is not kept: it would push all others out
 MAX_ENTRY = MAX_BYTES // 4
-#: models of fewer bytes are planned faster than looked up; of more, their plans are not kept
+#: models of fewer bytes are planned faster than looked up
 SMALLEST_MODEL = 256 << 10
-LARGEST_MODEL = MAX_ENTRY
 #: seconds of reading and planning below which a plan is not kept
 WORTH_KEEPING = 0.1
 #: how ONNX names a file with tensors: the entry "location" of external_data (protobuf fields 1, 2)
 _WORD = b"location"
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
-#: bytes before the word, and of the whole entry
+#: bytes before the word
 _BEFORE = 2
-_LONGEST_ENTRY = _BEFORE + len(_WORD) + 2 + 127
-#: bytes of a model that are looked at together
+#: bytes of a file that are looked at together
 _PIECE = 1 << 20
 
 Shapes = Sequence[tuple[int, ...]]
@@ -60,87 +60,93 @@ def is_candidate(source: Any) -> bool:
         return False
     try:
         if isinstance(source, (bytes, bytearray, memoryview)):
-            return SMALLEST_MODEL <= len(source) <= LARGEST_MODEL
+            return SMALLEST_MODEL <= len(source) <= LARGEST_FILE
         path = isinstance(source, (str, os.PathLike))
-        return path and SMALLEST_MODEL <= os.stat(source).st_size <= LARGEST_MODEL
+        return path and SMALLEST_MODEL <= os.stat(source).st_size <= LARGEST_FILE
     except (OSError, ValueError):
         return False
 
 
-def model_digest(source: Any) -> bytes | None:
+@dataclass(frozen=True)
+class Named:
+    """A model's outline, if it has large weights, and a digest of all but these."""
+
+    digest: bytes
+    outline: Outline | None
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its plans begin with."""
+        return f"{self.digest.hex()[:16]}-"
+
+    @property
+    def weights(self) -> Sequence[StoredWeight]:
+        return () if self.outline is None else self.outline.in_order
+
+
+def name_model(source: Any) -> Named | None:
     """Names a model (a candidate) by its content; None where what it depends on cannot be told."""
     try:
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            content = _Content(hashlib.sha256())
-            content.add(bytes(source))
-            return None if content.files() else content.digest.digest()
-        found = hashlib.sha256()
-        content = _Content(found)
-        _read(Path(source), content.add)
-        for name in content.files():
+        outline = read_outline(source)
+        is_bytes = isinstance(source, (bytes, bytearray, memoryview))
+        if outline is not None:
+            data = outline.data
+        else:
+            data = bytes(source) if is_bytes else Path(source).read_bytes()
+        found = hashlib.sha256(data if outline is None else outline.digest())
+        names = _files_named(data)
+        if is_bytes and names:
+            return None
+        for name in names:
             found.update(b"\0" + name)
-            _read(Path(source).parent / os.fsdecode(name), found.update)
-        return found.digest()
+            with open(Path(source).parent / os.fsdecode(name), "rb") as file:
+                while piece := file.read(_PIECE):
+                    found.update(piece)
+        return Named(found.digest(), outline)
     except (OSError, ValueError):
         return None
 
 
-class _Content:
-    """A digest of a model's bytes, and the files that it may name for its tensors.
+def has_plans(model: Named) -> bool:
+    """Whether there is any plan of it, for whatever device."""
+    try:
+        return any((cache_folder() / FOLDER).glob(f"{model.prefix}*.vkplan"))
+    except (RuntimeError, OSError):
+        return False
 
-    Read in pieces and without protobuf: a word in the weights that looks like a name only makes the
-    digest depend on one more file.
+
+def _files_named(data: bytes) -> list[bytes]:
+    """The files that a model may name for its tensors. Raises ValueError where one is written
+    otherwise.
+
+    Found without protobuf: a word in a small weight that looks like a name only makes the digest
+    depend on one more file.
     """
-
-    def __init__(self, digest: Any) -> None:
-        self.digest = digest
-        self._names: set[bytes] = set()
-        #: the end of what came, in which a name may begin
-        self._rest = bytes(_BEFORE)
-
-    def add(self, piece: bytes) -> None:
-        self.digest.update(piece)
-        self._search(self._rest + piece, last=False)
-
-    def files(self) -> list[bytes]:
-        """The names, once all is added. Raises ValueError where one is written otherwise."""
-        self._search(self._rest, last=True)
-        return sorted(self._names)
-
-    def _search(self, data: bytes, last: bool) -> None:
-        """Looks at every word "location" that is in ``data`` with all that may belong to it."""
-        until = len(data) if last else max(0, len(data) - _LONGEST_ENTRY)
-        at = data.find(_WORD, _BEFORE)
-        while 0 <= at < until:
-            match = _LOCATION.match(data, at - _BEFORE)
-            if match is None:
-                raise ValueError("a location that is written otherwise")
-            self._names.add(data[match.end() : match.end() + match.group(1)[0]])
-            at = data.find(_WORD, at + 1)
-        self._rest = data[max(0, until - _BEFORE) :]
-
-
-def _read(path: Path, use: Callable[[bytes], None]) -> None:
-    with open(path, "rb") as file:
-        while piece := file.read(_PIECE):
-            use(piece)
+    names: set[bytes] = set()
+    at = data.find(_WORD)
+    while at >= 0:
+        match = _LOCATION.match(data, max(at - _BEFORE, 0))
+        if match is None:
+            raise ValueError("a location that is written otherwise")
+        names.add(data[match.end() : match.end() + match.group(1)[0]])
+        at = data.find(_WORD, at + 1)
+    return sorted(names)
 
 
 class PlanCache:
     """The kept plans of one model on one device."""
 
-    def __init__(self, model: bytes, info: DeviceInfo, caps: DeviceCaps) -> None:
-        self._model, self._info, self._caps = model, info, caps
-        self._began = time.perf_counter()
+    def __init__(self, model: Named, more: bytes, info: DeviceInfo, caps: DeviceCaps) -> None:
+        """``more``: what else decides a plan."""
+        self._model, self._more, self._info, self._caps = model, more, info, caps
 
     def find(self, shapes: Shapes | None) -> CompiledModel | None:
         """The plan for these input shapes, or None. ``shapes`` None: those the model fixes."""
         path = self._path(shapes)
         if path is None or not path.is_file():
-            self._began = time.perf_counter()
             return None
         try:
-            found = read_compiled(path)
+            found = read_compiled(path, self._model.weights)
             check_device(found, self._info, self._caps)
         except VkconvError:
             with contextlib.suppress(OSError):
@@ -150,23 +156,26 @@ class PlanCache:
             os.utime(path)  # it was used now
         return found
 
-    def keep(self, shapes: Shapes | None, model: CompiledModel) -> Kept | None:
-        """A plan to be kept, if it took a while to make."""
-        size = sum(s.size for s in model.planned.plan.constants)
-        slow = time.perf_counter() - self._began >= WORTH_KEEPING
-        path = self._path(shapes) if slow and size <= MAX_ENTRY else None
+    def keep(self, shapes: Shapes | None, model: CompiledModel, seconds: float) -> Kept | None:
+        """A plan to be kept, if it took a while (``seconds``) to make."""
+        path = self._path(shapes) if seconds >= WORTH_KEEPING else None
         if path is None:
             return None
         try:
-            return Kept(path, encode(model, _version()))
+            encoded = encode(model, _version(), self._model.weights)
+            if encoded.array_bytes > MAX_ENTRY:
+                encoded.release()
+                return None
+            return Kept(path, encoded)
         except (VkconvError, ValueError):
             return None
 
     def _path(self, shapes: Shapes | None) -> Path | None:
-        facts = (self._model, shapes, self._info.name, self._info.driver, self._caps)
+        model = self._model.digest + self._more
+        facts = (model, shapes, self._info.name, self._info.driver, self._caps)
         key = hashlib.sha256(repr((facts, _code())).encode()).hexdigest()
         try:
-            return cache_folder() / FOLDER / f"{key}.vkplan"
+            return cache_folder() / FOLDER / f"{self._model.prefix}{key}.vkplan"
         except (RuntimeError, OSError):  # no home folder
             return None
 

@@ -228,7 +228,7 @@ def _compute(node: Node, known: Mapping[str, Array], loop: DrivenLoop | None) ->
     from vkconv.ops.registry import create
 
     arrays = [
-        None if v is None else v.array if v.array is not None else known[v.name]
+        None if v is None else np.asarray(v.array) if v.is_constant else known[v.name]
         for v in node.inputs
     ]
     try:

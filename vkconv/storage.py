@@ -14,6 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from vkconv.ir import Array
+from vkconv.stored_arrays import Source
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How a constant is packed from weights of the model's file, in a form that can be written:
+    the name of a packer (``weight_packing``), and what it takes."""
+
+    packer: str
+    sources: tuple[Source | None, ...]
+    numbers: dict[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +32,13 @@ class Packing:
     """How the elements of a constant are made, in memory that may be the device's own.
 
     ``write`` fills an array of this shape and dtype, which holds anything at first. It may be
-    called again, and by any thread.
+    called again, and by any thread. ``recipe``: the same, as data.
     """
 
     shape: tuple[int, ...]
     write: Callable[[Array], None]
     dtype: str = "float32"
+    recipe: Recipe | None = None
 
     @property
     def nbytes(self) -> int:
@@ -76,6 +88,11 @@ class Storage:
         if isinstance(self._pack, Packing):
             return self._pack.array()
         return None if self._pack is None else self._pack()
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How its elements are packed, where that can be written."""
+        return self._pack.recipe if isinstance(self._pack, Packing) else None
 
     @property
     def data_type(self) -> tuple[tuple[int, ...], str]:

@@ -58,6 +58,35 @@ def test_a_system_without_the_functions(monkeypatch: pytest.MonkeyPatch) -> None
     give_back()
 
 
+def test_given_back_where_the_process_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the least that it has held since the last time."""
+    held = iter([50, 30, 35, 41, 20, 31, 32, 22, 5, 16, 6])  # MB; behind a trim it is asked again
+    trims: list[int] = []
+
+    def resident() -> int:
+        trims.append(0)
+        return next(held) << 20
+
+    def trim(_: int) -> int:
+        trims[-1] = 1
+        return 1
+
+    monkeypatch.setattr(heap, "_held", 0)
+    monkeypatch.setattr(heap, "_resident", resident)
+    monkeypatch.setattr(heap, "_from_c_library", lambda *_: trim)
+    for _ in range(7):
+        give_back(11 << 20)
+    assert trims == [1, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0]
+
+
+@pytest.mark.skipif(not LINUX, reason="reads /proc")
+def test_what_the_process_holds() -> None:
+    before = heap._resident()
+    array = np.ones(32 << 20, np.uint8)
+    assert 24 << 20 < heap._resident() - before < 64 << 20
+    del array
+
+
 @pytest.mark.parametrize(("disabled", "asks"), [("", True), ("huge_pages", False)])
 def test_a_driver_on_the_cpu(disabled: str, asks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []

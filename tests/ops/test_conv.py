@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 import vkconv
 from tests.harness import Case, assert_close, check_device, check_reference, random
 from vkconv.errors import InvalidModelError
-from vkconv.ops.conv_weights import pack_lanes, pack_tiles
+from vkconv.ops.conv_weights import pack_lanes
+from vkconv.weight_packing import packing
 
 
 def conv(
@@ -279,7 +280,7 @@ def test_bad_attributes_are_named(case: Case, message: str) -> None:
 
 def test_packed_tiles_hold_bias_then_weights() -> None:
     weight, bias = random(6, 5, 3, 3), random(6, seed=3)
-    packed = pack_tiles(weight, bias, 1, 4)
+    packed = packing("tiles", weight, bias, groups=1, tile=4).array()
     # 2 tiles of 4 outputs; 2 blocks of 4 inputs; 9 taps
     assert packed.shape == (1, 2, 4 + 2 * 9 * 4 * 4)
     body = packed[0, :, 4:].reshape(2, 2, 9, 4, 4)

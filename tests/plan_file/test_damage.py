@@ -19,7 +19,7 @@ from tests.plan_file.models import ALL, compiled
 from vkconv import InferenceSession
 from vkconv.errors import InvalidModelError, VkconvError
 from vkconv.plan_file import read_compiled
-from vkconv.plan_file.container import _HEAD, MAGIC, VERSION
+from vkconv.plan_file.container import _HEAD, MAGIC, VERSION, Reader
 
 Tables = dict[str, Any]
 
@@ -108,6 +108,23 @@ def test_any_flipped_bit_and_any_cut_is_refused(plans: dict[str, bytes], data: A
         refused_or_padding(
             whole[:position] + bytes([whole[position] ^ bit]) + whole[position + 1 :], whole
         )
+
+
+def test_a_session_reads_an_array_once_and_refuses_a_damaged_one(
+    plans: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever in its weights: at load, where they go to the device."""
+    monkeypatch.setattr(Reader, "check_arrays", lambda _: pytest.fail("read twice"))
+    data = plans["convolutions"]
+    path = tmp_path / "net.vkplan"
+    for dtype, shape, offset, _ in tables_of(data)["arrays"]:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        for at in (offset, offset + size // 2, offset + size - 1):
+            path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            with pytest.raises(InvalidModelError, match=r"net\.vkplan.*checksum of an array"):
+                InferenceSession(path)
+    path.write_bytes(data)
+    InferenceSession(path).close()
 
 
 def refused_or_padding(data: bytes, whole: bytes) -> None:

@@ -51,7 +51,7 @@ def _evaluate(graph: Graph, feeds: Feeds) -> dict[str, Any]:
         readers[value] = readers.get(value, 0) + 1
 
     def array_of(value: Value) -> Array:
-        return known[value] if value.array is None else value.array
+        return np.asarray(value.array) if value.is_constant else known[value]
 
     for node in graph.nodes:
         given = [None if value is None else array_of(value) for value in node.inputs]

@@ -9,12 +9,11 @@ here is handed on as ``Opaque``, so that the caller can list all of it.
     standard_functions  operators that only the standard's definition makes runnable become those
     graphs      GraphProto -> values and nodes in order
     tensors     TensorProto -> numpy arrays, external data among them
-    weights     large weights, read from the file straight into arrays
 """
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,23 +23,19 @@ from onnx import ModelProto
 
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Graph
+from vkconv.model_file import LARGEST_FILE, Outline, Weights, read_outline
 from vkconv.onnx_reader.functions import inline_functions
 from vkconv.onnx_reader.graphs import GraphReader
 from vkconv.onnx_reader.standard_functions import IsKnown, expand_definitions
-from vkconv.onnx_reader.weights import Weights, without_weights
 
 __all__ = ["Source", "open_model", "read_graph", "read_model", "without_functions"]
-
-#: files of up to this many bytes are read; protobuf itself ends at 2 GiB, larger models keep their
-#: tensors in external data
-_LARGEST_FILE = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
 class Source:
     """A model as it was given: parsed, where its external data may lie (None: nowhere), what
     messages call it, and whether the ModelProto is the caller's own, which must stay as it is.
-    ``weights``: what was read beside it, with tokens in its place."""
+    ``weights``: those that are not in it, with tokens in their place."""
 
     model: ModelProto
     folder: Path | None
@@ -50,7 +45,8 @@ class Source:
 
 
 def read_model(source: Any, is_known: IsKnown | None = None) -> Graph:
-    """Read a model from a path, bytes or an onnx.ModelProto. Raises InvalidModelError.
+    """Read a model from a path, bytes, an outline of these or an onnx.ModelProto. Raises
+    InvalidModelError. Large weights stay where they are until somebody wants them.
 
     With ``is_known`` (domain, op_type) operators that are not, but that the standard defines by
     others, are expanded; and calls of a local function stay where an operator is known for them.
@@ -68,7 +64,7 @@ def open_model(source: Any) -> Source:
 
 
 def _open(source: Any, apart: bool) -> Source:
-    """As ``open_model``. ``apart``: large weights of a file are read beside it."""
+    """As ``open_model``. ``apart``: large weights stay where they are."""
     opened = _parse(source, apart)
     model, label = opened.model, opened.label
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
@@ -92,6 +88,14 @@ def read_graph(source: Source) -> Graph:
 def _parse(source: Any, apart: bool) -> Source:
     if isinstance(source, ModelProto):
         return Source(source, None, "the model", is_callers=True)
+    outline = source if isinstance(source, Outline) else None
+    if outline is None and apart:
+        with suppress(OSError, ValueError, TypeError, RuntimeError):  # told below
+            outline = read_outline(source)
+    if outline is not None:
+        model = _decode(outline.data, outline.label)
+        folder = None if outline.path is None else outline.path.parent.resolve()
+        return Source(model, folder, outline.label, weights=outline.weights)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return Source(_decode(bytes(source), "the model"), None, "the model")
     try:
@@ -101,9 +105,9 @@ def _parse(source: Any, apart: bool) -> Source:
             f"a model is a path, bytes or an onnx.ModelProto, not {type(source).__name__}"
         ) from None
     try:
-        if path.stat().st_size > _LARGEST_FILE:
+        if path.stat().st_size > LARGEST_FILE:
             raise InvalidModelError(f"'{path}' is larger than 2 GiB; no ONNX file is")
-        data, weights = _contents(path, apart)
+        data = path.read_bytes()
         folder = path.parent.resolve()
     except FileNotFoundError:
         raise InvalidModelError(f"no model file '{path}'; check the path") from None
@@ -111,17 +115,7 @@ def _parse(source: Any, apart: bool) -> Source:
         # ValueError: a null character in the path; RuntimeError: a loop of links
         why = getattr(error, "strerror", None) or error
         raise InvalidModelError(f"model file '{path}' cannot be read: {why}") from None
-    return Source(_decode(data, f"'{path}'"), folder, f"'{path}'", weights=weights)
-
-
-def _contents(path: Path, apart: bool) -> tuple[bytes, Weights]:
-    """The file, or what is left of it without the weights that are read apart."""
-    with open(path, "rb") as file:
-        found = without_weights(file, os.fstat(file.fileno()).st_size) if apart else None
-        if found is not None:
-            return found
-        file.seek(0)
-        return file.read(), {}
+    return Source(_decode(data, f"'{path}'"), folder, f"'{path}'")
 
 
 def _decode(data: bytes, label: str) -> ModelProto:

@@ -10,8 +10,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Dim, Graph, Names, Node, Opaque, TensorType, Value, constant
+from vkconv.model_file import Weights
 from vkconv.onnx_reader.tensors import TensorReader, checked_dims, dtype_name, is_known, text
-from vkconv.onnx_reader.weights import Weights
 
 
 class GraphReader:

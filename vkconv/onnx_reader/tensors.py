@@ -13,7 +13,8 @@ from onnx import SparseTensorProto, TensorProto, numpy_helper
 
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array
-from vkconv.onnx_reader.weights import TOKEN_BYTES, Weights
+from vkconv.model_file import TOKEN_BYTES, Weights
+from vkconv.stored_arrays import StoredArray
 
 #: a sparse tensor may not be larger than this: a short model can ask for any size
 SPARSE_LIMIT_BYTES = 256 << 20
@@ -68,7 +69,7 @@ class TensorReader:
         self._folder = folder
         self._weights = weights or {}
 
-    def dense(self, tensor: TensorProto) -> Array:
+    def dense(self, tensor: TensorProto) -> Array | StoredArray:
         """The array of a tensor whose element type ``is_known``. Raises InvalidModelError."""
         name, dims = text(tensor.name), checked_dims(tensor.dims, text(tensor.name))
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -84,8 +85,8 @@ class TensorReader:
                 f"tensor '{name}' of shape {dims} does not fit its data: {why}"
             ) from None
 
-    def _apart(self, tensor: TensorProto, name: str, dims: tuple[int, ...]) -> Array:
-        """The array of a weight that was read beside the model; a view of its bytes."""
+    def _apart(self, tensor: TensorProto, name: str, dims: tuple[int, ...]) -> StoredArray:
+        """A weight that is where it was."""
         raw = self._weights[tensor.raw_data]
         kind = _DTYPES[tensor.data_type]
         width = 0 if kind == "string" else np.dtype(kind).itemsize
@@ -93,13 +94,12 @@ class TensorReader:
             raise InvalidModelError(
                 f"tensor '{name}' of shape {dims} does not fit its data: {raw.nbytes} bytes"
             )
-        data = raw.view(np.dtype(kind).newbyteorder("<"))
-        return np.asarray(data.astype(kind, copy=False).reshape(dims))
+        return StoredArray(kind, dims, [(raw, 0, raw.nbytes)])
 
     def sparse(self, sparse: SparseTensorProto) -> Array:
         """The dense form: ``values`` at ``indices``: flat ones, or a row of coordinates each."""
         name = text(sparse.values.name)
-        values, indices = self.dense(sparse.values), self.dense(sparse.indices)
+        values, indices = (np.asarray(self.dense(t)) for t in (sparse.values, sparse.indices))
         dims = checked_dims(sparse.dims, name)
         if math.prod(dims) * values.dtype.itemsize > SPARSE_LIMIT_BYTES:
             raise InvalidModelError(

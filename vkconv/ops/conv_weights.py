@@ -14,11 +14,13 @@ from vkconv.ops.grids import spread
 from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.packing import pad_axis
 from vkconv.ops.shapes import ceil_div
+from vkconv.weight_packing import out_first, packing
 
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """``tile`` outputs together (``pack_tiles``), or 0: four outputs a vec4 (``pack_lanes``).
+    """``tile`` outputs together (``weight_packing.tiles``), or 0: four outputs a vec4
+    (``pack_lanes``).
 
     ``transposed``: the weights come as ConvTranspose has them, (C, M/group, kernel...).
     """
@@ -35,11 +37,12 @@ def packed_weights(
     array, bias_array = weight.array, None if bias is None else bias.array
     if array is None or (bias is not None and bias_array is None):
         return _pack_on_device(ctx, weight, bias, form)
-    kernels = out_first(array, form.groups) if form.transposed else array
     pack: Packing | Callable[[], Array]
     if form.tile:
-        pack = tiles_packing(kernels, bias_array, form.groups, form.tile)
+        numbers = {"groups": form.groups, "tile": form.tile, "transposed": int(form.transposed)}
+        pack = packing("tiles", array, bias_array, **numbers)
     else:
+        kernels = out_first(array, form.groups) if form.transposed else array
 
         def pack() -> Array:
             return pack_lanes(kernels, bias_array)
@@ -86,48 +89,6 @@ def _pack_on_device(
         where.count,
     )
     return packed, [dispatch]
-
-
-def out_first(weight: Array, groups: int) -> Array:
-    """ConvTranspose's weights (C, M/group, kernel...) as (M, C/group, kernel...)."""
-    channels, group_out = weight.shape[:2]
-    split = weight.reshape(groups, channels // groups, group_out, *weight.shape[2:])
-    return np.swapaxes(split, 1, 2).reshape(
-        groups * group_out, channels // groups, *weight.shape[2:]
-    )
-
-
-def pack_tiles(weight: Array, bias: Array | None, groups: int, tile: int) -> Array:
-    """What ``tiles_packing`` makes."""
-    return tiles_packing(weight, bias, groups, tile).array()
-
-
-def tiles_packing(weight: Array, bias: Array | None, groups: int, tile: int) -> Packing:
-    """(M, C/group, taps...) to ``[group][tile of outputs][bias | input block][tap][output][4
-    inputs]``, as the tiled kernels read it: per tile first its biases, then the weights."""
-    out_channels, in_channels = weight.shape[:2]
-    each, taps = out_channels // groups, int(np.prod(weight.shape[2:]))
-    tiles, blocks = ceil_div(each, tile), ceil_div(in_channels, 4)
-
-    def write(packed: Array) -> None:
-        packed[:, :, :tile] = 0
-        if bias is not None:
-            head = pad_axis(bias.reshape(groups, each), 1, tile)
-            packed[:, :, :tile] = head.reshape(groups, tiles, tile)
-        kernels = weight.reshape(groups, each, in_channels, taps)
-        kernels = pad_axis(pad_axis(kernels, 1, tile), 2, 4)
-        # axes: group, tile, output, block, input, tap; each number is written once, in its place
-        split = kernels.reshape(groups, tiles, tile, blocks, 4, taps)
-        body = packed[:, :, tile:].reshape(groups, tiles, blocks, taps, tile, 4)
-        assert np.may_share_memory(body, packed)
-        if taps == 1 and split.flags.c_contiguous and split.dtype == np.float32:
-            # four numbers go from side to side: moved as one of 16 bytes, that is 4 times faster
-            fours = split.reshape(groups, tiles, tile, blocks, 4).view(np.complex128)
-            body.view(np.complex128)[:, :, :, 0] = fours.transpose(0, 1, 3, 2, 4)
-        else:
-            body[:] = split.transpose(0, 1, 3, 5, 2, 4)
-
-    return Packing((groups, tiles, tile + blocks * taps * tile * 4), write)
 
 
 def pack_lanes(weight: Array, bias: Array | None) -> Array:

@@ -10,17 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-
-from vkconv.dispatch import Dispatch, Packing, View
+from vkconv.dispatch import Dispatch, View
 from vkconv.ir import Array
 from vkconv.ops.grids import spread
 from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.packing import pad_axis
 from vkconv.ops.shapes import ceil_div
-
-#: numbers of a panel that are turned at once
-_BLOCK = 1 << 15
+from vkconv.weight_packing import packing
 
 
 @dataclass(frozen=True)
@@ -69,43 +65,15 @@ def pack_right(
         panel = min(tile_panel, columns4)
         tag = f"right {b.rows}x{b.columns} {b.transposed} {first}:{last} by {panel}"
         panels = ceil_div(columns4, panel)
-        packing = _panels(b, array, first, last, 4 * panel)
-        return ctx.prepack(array, tag, packing), panel, panels * depth * 4 * panel
+        numbers = {"count": b.count, "depth": b.rows, "columns": b.columns, "first": first}
+        numbers |= {"last": last, "width": 4 * panel, "transposed": int(b.transposed)}
+        made = packing("panels", array, **numbers)
+        return ctx.prepack(array, tag, made), panel, panels * depth * 4 * panel
     view = b.tensor.on_device
     aligned = b.rows % 4 == 0 and b.columns % 4 == 0 and view.offset % 4 == 0
     if b.transposed or not aligned:
         view = _pack_on_device(ctx, b, depth * 4, steps, "b in vec4s")
     return view, columns4, depth * 4 * columns4
-
-
-def _panels(b: Matrices, source: Array, first: int, last: int, width: int) -> Packing:
-    """A constant's columns from ``first`` to ``last``: (matrices, panels, rows in whole vec4s,
-    ``width`` columns)."""
-    panels = ceil_div(last - first, width)
-
-    def write(packed: Array) -> None:
-        matrices = b.array(source)
-        packed[:, :, b.rows :] = 0
-        packed[:, -1, :, last - first - (panels - 1) * width :] = 0
-        # a panel's rows at a time that fit the processor's cache, side by side there: the columns
-        # of a transposed matrix lie a row apart, and would fall on each other in the cache
-        rows = max(1, _BLOCK // width)
-        block = np.empty((width, rows + 16), np.float32)
-        for matrix, target in zip(matrices, packed, strict=True):
-            for panel in range(panels):
-                begin = first + panel * width
-                part = matrix[:, begin : min(begin + width, last)]
-                columns = part.shape[1]
-                if not b.transposed:
-                    target[panel, : b.rows, :columns] = part
-                    continue
-                for row in range(0, b.rows, rows):
-                    these = part[row : row + rows]
-                    held = block[:columns, : len(these)]
-                    held[:] = these.T
-                    target[panel, row : row + len(these), :columns] = held.T
-
-    return Packing((b.count, panels, ceil_div(b.rows, 4) * 4, width), write)
 
 
 def _pack_on_device(

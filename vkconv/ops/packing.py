@@ -6,6 +6,7 @@ import numpy as np
 
 from vkconv.dispatch import c4_dims
 from vkconv.ir import Array
+from vkconv.weight_packing import pad_axis as pad_axis
 
 
 def pack_c4(array: Array) -> Array:
@@ -16,13 +17,3 @@ def pack_c4(array: Array) -> Array:
     padded = np.zeros((n, c4 * 4, h, w), np.float32)
     padded[:, :channels] = array.reshape(n, channels, h, w)
     return np.ascontiguousarray(padded.reshape(n, c4, 4, h, w).transpose(0, 1, 3, 4, 2))
-
-
-def pad_axis(array: Array, axis: int, multiple: int) -> Array:
-    """The array with zeros appended along ``axis`` up to a multiple."""
-    missing = -array.shape[axis] % multiple
-    if not missing:
-        return array
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (0, missing)
-    return np.pad(array, widths)

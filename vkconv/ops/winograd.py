@@ -4,8 +4,8 @@ multiplied by the transformed weights as (m + 2)^2 matrix products, and transfor
     Y = A^T [(G g G^T) * (B^T d B)] A      for each patch d of (m + 2)^2 and 3x3 kernel g
 
 (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.) All intermediates are
-float32; the weights are transformed in float64. The matrix products run on a convolution kernel:
-1x1, with a group for each element, whose pixels are the patches.
+float32. The weights are transformed when they are packed (``weight_packing``); the matrix products
+run on a convolution kernel: 1x1, with a group for each element, whose pixels are the patches.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vkconv.dispatch import Dispatch, Packing, View
-from vkconv.ir import Array
+from vkconv.dispatch import Dispatch, View
 from vkconv.ops.conv_dispatch import conv_dispatch
 from vkconv.ops.conv_epilogue import Epilogue
 from vkconv.ops.conv_problem import ONE, Choice, Problem
@@ -23,59 +22,9 @@ from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.packing import pad_axis
 from vkconv.ops.shapes import ceil_div
 from vkconv.ops.window import Axis
+from vkconv.weight_packing import packing
 
-#: G by the edge m of a patch's outputs
-G = {
-    4: np.array(
-        [
-            [1 / 4, 0, 0],
-            [-1 / 6, -1 / 6, -1 / 6],
-            [-1 / 6, 1 / 6, -1 / 6],
-            [1 / 24, 1 / 12, 1 / 6],
-            [1 / 24, -1 / 12, 1 / 6],
-            [0, 0, 1],
-        ]
-    ),
-    2: np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]]),
-}
 EDGES = {"winograd_4x4": 4, "winograd_2x2": 2}
-
-
-#: kernels transformed at once: a product just too small for numpy's BLAS to wake its threads, which
-#: would take longer than the product
-COLUMNS = 768
-
-
-def transformed_weights(weight: Array, edge: int, tile: int) -> Packing:
-    """G g G^T of every kernel of (M, C, 3, 3), as ``pack_tiles`` packs with a group for each
-    element: float32 (elements, tiles of outputs, biases of zero | blocks x tile x 4 inputs).
-
-    vec(G g G^T) = (G x G) vec(g): a product with a matrix whose columns, one a kernel, are in the
-    order of the result already, so that it is written once, in its place. In float32: a sum of nine
-    products is as exact as the transform of the input, which the shader makes in float32 too.
-    """
-    transform = np.kron(G[edge], G[edge]).astype(np.float32)
-    out_channels, in_channels = weight.shape[:2]
-    tiles, blocks = ceil_div(out_channels, tile), ceil_div(in_channels, 4)
-    columns = blocks * tile * 4
-
-    def write(packed: Array) -> None:
-        packed[:, :, :tile] = 0
-        # the kernels of one tile of outputs: few enough to stay in the processor's cache
-        kernels = np.zeros((9, blocks, tile, 4), np.float32)
-        flat = kernels.reshape(9, columns)
-        for row in range(tiles):
-            part = weight[row * tile : (row + 1) * tile].reshape(-1, in_channels, 9)
-            outputs = len(part)
-            kernels[:, :, outputs:] = 0
-            split = pad_axis(part, 1, 4).reshape(outputs, blocks, 4, 9)
-            kernels[:, :, :outputs] = split.transpose(3, 1, 0, 2)
-            for first in range(0, columns, COLUMNS):
-                last = min(first + COLUMNS, columns)
-                target = packed[:, row, tile + first : tile + last]
-                np.matmul(transform, flat[:, first:last], out=target)
-
-    return Packing((len(transform), tiles, tile + columns), write)
 
 
 def lower_winograd(
@@ -97,7 +46,7 @@ def lower_winograd(
     weights = ctx.prepack(
         array,
         f"winograd weights {edge} {choice.output_tile}",
-        transformed_weights(array, edge, choice.output_tile),
+        packing("winograd", array, edge=edge, tile=choice.output_tile),
     )
     patches = {
         "tiles_y": ceil_div(problem.y.out, edge),

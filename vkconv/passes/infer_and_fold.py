@@ -176,7 +176,7 @@ def _computed(op: Operator, node: Node) -> tuple[Array, ...]:
 def _array(value: Value) -> Array:
     """The constant; where only types are asked for, a broadcast zero, which takes no memory."""
     if value.array is not None:
-        return value.array
+        return np.asarray(value.array)
     dtype = "object" if value.dtype == "string" else value.dtype
     return np.broadcast_to(np.zeros((), dtype), value.dims)
 

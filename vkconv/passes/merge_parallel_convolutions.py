@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vkconv.ir import Array, Graph, Node, TensorType, Value, constant
+from vkconv.stored_arrays import concatenated
 
 Uses = dict[Value, list[Node]]
 
@@ -58,7 +59,7 @@ class _Weights:
         if key not in self.made:
             arrays = [_array(conv, position) for conv in convs]
             name = next(v.name for v in parts if v is not None)
-            self.made[key] = constant(f"{name}/joined", np.concatenate(arrays))
+            self.made[key] = constant(f"{name}/joined", concatenated(arrays))
         return self.made[key]
 
 

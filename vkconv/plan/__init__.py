@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch, HostSlot, HostStep, Plan, Port, Step, Storage, View
 from vkconv.errors import BuildError, UnsupportedModelError, VkconvError
@@ -125,7 +127,7 @@ def _host_step(node: Node, op: Operator, views: ViewAssignment) -> HostStep:
         op_type=node.op_type,
         reason=node.host_reason or "",
         inputs=tuple(
-            None if v is None else v.array if v.array is not None else views.place(v)
+            None if v is None else np.asarray(v.array) if v.is_constant else views.place(v)
             for v in node.inputs
         ),
         outputs=tuple(views.place(v) for v in node.outputs),
@@ -139,7 +141,7 @@ def _input_port(graph: Graph, value: Value, views: ViewAssignment) -> Port:
 
 
 def _output_port(name: str, value: Value, views: ViewAssignment) -> Port:
-    place = value.array if value.array is not None else views.place(value)
+    place = np.asarray(value.array) if value.is_constant else views.place(value)
     return Port(name, value.dtype, value.dims, place)
 
 

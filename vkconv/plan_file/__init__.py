@@ -14,6 +14,7 @@ of vkconv whose kernels are those it was made for, byte for byte.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +39,9 @@ from vkconv.plan_file.graphs import (
     write_type,
 )
 from vkconv.plan_file.plans import read_plan, write_plan
+from vkconv.plan_file.recipes import check_looked_into, write_looked_into
 from vkconv.planned import HostNodes, Planned, Rest, Trim
+from vkconv.stored_arrays import StoredWeight
 
 __all__ = ["CompiledModel", "Encoded", "check_device", "encode", "is_plan", "read_compiled"]
 
@@ -84,16 +87,31 @@ class Encoded:
         try:
             self._writer.write(path, self._body, what)
         finally:
-            self._writer.release()
+            self.release()
+
+    def release(self) -> None:
+        """It will not be written (any more)."""
+        self._writer.release()
+
+    @property
+    def array_bytes(self) -> int:
+        """Of the file, all but its tables."""
+        return self._writer.array_bytes
 
 
-def encode(model: CompiledModel, version: str) -> Encoded:
+def encode(model: CompiledModel, version: str, weights: Sequence[StoredWeight] = ()) -> Encoded:
     """Makes the file of a model. It holds on to the arrays, so that it may be written when the plan
     has given them up. Raises UnsupportedModelError, naming the node, on what has no form in a
-    file."""
-    writer = Writer()
+    file.
+
+    weights: of the model's own file. Where whoever reads the plan has that, too, it says how they
+    are packed instead of holding them (``recipes``).
+    """
+    writer = Writer(weights)
     try:
-        return Encoded(writer, _body(model, version, writer))
+        body = _body(model, version, writer)
+        writer.weights = ()  # what is in memory of them may go
+        return Encoded(writer, body)
     except BaseException:
         writer.release()
         raise
@@ -116,14 +134,24 @@ def _body(model: CompiledModel, version: str, writer: Writer) -> dict[str, Any]:
             "metadata": model.about.metadata,
         },
         **_write_planned(model.planned, writer),
+        **({"looked_into": write_looked_into(writer)} if writer.weights else {}),
     }
 
 
-def read_compiled(source: Any) -> CompiledModel:
-    """The model in a plan file (a path) or its bytes. Raises InvalidModelError."""
+def read_compiled(
+    source: Any, weights: Sequence[StoredWeight] = (), *, whole: bool = True
+) -> CompiledModel:
+    """The model in a plan file (a path) or its bytes. Raises InvalidModelError; where it need not
+    be ``whole`` now, an array that is damaged raises it when it is read.
+
+    weights: as ``encode`` had them, of a file that may hold others by now.
+    """
     given = bytes(source) if isinstance(source, (bytearray, memoryview)) else source
-    reader = Reader(given)
+    reader = Reader(given, weights)
     body = Fields(reader.body, "the file", reader.invalid)
+    if whole:
+        reader.check_arrays()
+    check_looked_into(body, reader)
     inputs = []
     for row in body.rows("inputs"):
         type_ = read_type(row.fields("type"))

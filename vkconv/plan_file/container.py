@@ -11,9 +11,9 @@ r"""The bytes of a .vkplan file: a head, tables as JSON, arrays. No pickle, noth
     ...           arrays, each at a multiple of 64 bytes
 
 A row of ``arrays`` is [dtype, shape, offset, CRC-32], the offset counted from the start of the
-file. Arrays are dense, row-major and little-endian. All of them are checked, by several threads at
-once, before any is used; then each is read to where it is wanted, a device's memory mostly. A file
-is never mapped: whoever cuts a mapped file short kills the process.
+file. Arrays are dense, row-major and little-endian. Each is read to where it is wanted, a device's
+memory mostly, and held against its checksum there. A file is never mapped: whoever cuts a mapped
+file short kills the process.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ import struct
 import threading
 import weakref
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import FileIO
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from vkconv.errors import InvalidModelError
-from vkconv.files import replacing
+from vkconv.files import reading, reading_bytes, replacing
 from vkconv.ir import Array
 from vkconv.storage import Packing, Storage
+from vkconv.stored_arrays import StoredWeight
 
 MAGIC = b"\x89VKPLAN\n"
 VERSION = 1
@@ -54,18 +54,18 @@ _THREADS = 4
 PIECE = 1 << 19
 
 Row = tuple[str, "tuple[int, ...]", int, int]
-#: fills a target with the bytes of the file from an offset on; False where the file ends before
-Load = Callable[[memoryview, int], bool]
 
 
 class Writer:
     """Collects arrays and constants (each once, by identity), then writes the file in one go.
 
     Constants that are packed when they are asked for are so one at a time. ``release`` says that
-    nothing will be written any more.
+    nothing will be written any more. ``weights``: those of the model's file, by their number, where
+    whoever reads the file will have them too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Sequence[StoredWeight] = ()) -> None:
+        self.weights = weights
         self._items: list[Array | Storage] = []
         self._kinds: list[tuple[str, tuple[int, ...]]] = []
         self._places: dict[int, int] = {}
@@ -80,6 +80,10 @@ class Writer:
             if isinstance(item, Storage):
                 item.want()
         return self._places[id(item)]
+
+    @property
+    def array_bytes(self) -> int:
+        return sum(_size(*kind) for kind in self._kinds)
 
     def write(self, path: str, body: dict[str, Any], what: str) -> None:
         """Write a whole file or none. Raises InvalidInputError when it cannot be written,
@@ -113,24 +117,29 @@ class Writer:
 
 
 class Reader:
-    """A file whose head, tables and arrays are whole. Raises InvalidModelError where they aren't.
+    """A file whose head and tables are whole. Raises InvalidModelError where they aren't, and where
+    an array is not when it is read.
 
     source: a path, or the file's bytes. ``body`` is what the writer was given, still to be checked
     by whoever reads it; ``array`` gives arrays, read-only, and ``packing`` those that a device
     takes, which are read when it does. A file stays open until nobody can ask for them any more.
+    ``weights``: of the model's file, for a plan without them.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
+    def __init__(
+        self, source: str | os.PathLike[str] | bytes, weights: Sequence[StoredWeight] = ()
+    ) -> None:
+        self.weights = weights
         self._arrays: dict[int, Array] = {}
         if isinstance(source, bytes):
             self.label = "the plan"
-            self._load = _from_bytes(source)
+            self._load = reading_bytes(source)
             self._open(len(source))
             return
         self.label = f"'{os.fspath(source)}'"
         try:
             file = open(source, "rb", buffering=0)  # noqa: SIM115 (closed with its last reader)
-            self._load = _from_file(file)
+            self._load = reading(file)
             close = weakref.finalize(self._load, file.close)
             try:
                 self._open(os.fstat(file.fileno()).st_size)
@@ -166,13 +175,13 @@ class Reader:
         return Packing(shape, lambda target: self._read(number, target), dtype)
 
     def _read(self, number: int, target: Array) -> None:
-        """Reads an array, and checks it once more: the file may have been written to meanwhile."""
+        """Reads an array, and checks it."""
         _, _, offset, crc = self._rows[number]
         data = target.reshape(-1).view(np.uint8).data
         if not self._load(data, offset):
             raise self.invalid("it was cut while being read")
         if zlib.crc32(data) != crc:
-            raise self.invalid("an array changed while being read")
+            raise self.invalid("the checksum of an array does not match")
 
     def invalid(self, why: str) -> InvalidModelError:
         """The error for this file."""
@@ -208,7 +217,6 @@ class Reader:
             raise self.invalid(why) from None
         if sum(_size(dtype, shape) for dtype, shape, _, _ in self._rows) > size:
             raise self.invalid("its arrays are larger than the file")
-        self._check_arrays()
 
     def _part(self, offset: int, size: int) -> bytes:
         part = bytearray(size)
@@ -225,9 +233,9 @@ class Reader:
             raise self.invalid(f"an array leaves the file ({row!r:.80})")
         return dtype, tuple(shape), offset, crc
 
-    def _check_arrays(self) -> None:
-        """Holds every array against its checksum, in pieces: a second look at them, when they are
-        wanted, finds them in the system's cache and takes a tenth of the time."""
+    def check_arrays(self) -> None:
+        """Holds every array against its checksum, by several threads at once: for whoever has to
+        know before the first is wanted."""
         own = threading.local()
 
         def whole(row: Row) -> bool:
@@ -258,40 +266,6 @@ def is_plan(source: Any) -> bool:
             return file.read(len(MAGIC)) == MAGIC
     except (OSError, ValueError):
         return os.fspath(source).endswith(".vkplan") if isinstance(source, str) else False
-
-
-def _from_bytes(data: bytes) -> Load:
-    whole = memoryview(data)
-
-    def load(target: memoryview, offset: int) -> bool:
-        part = whole[offset : offset + len(target)]
-        target[: len(part)] = part
-        return len(part) == len(target)
-
-    return load
-
-
-def _from_file(file: FileIO) -> Load:
-    """Reads parts of ``file``. Threads may call it."""
-    lock = threading.Lock()
-
-    def read(target: memoryview, offset: int) -> int:
-        if hasattr(os, "preadv"):
-            return os.preadv(file.fileno(), [target], offset)
-        with lock:  # Windows
-            file.seek(offset)
-            return file.readinto(target) or 0
-
-    def load(target: memoryview, offset: int) -> bool:
-        done = 0
-        while done < len(target):
-            count = read(target[done:], offset + done)
-            if count == 0:
-                return False
-            done += count
-        return True
-
-    return load
 
 
 def _tables(rows: Sequence[tuple[str, tuple[int, ...], int, int]], body: Any) -> bytes:

@@ -47,6 +47,7 @@ def read_type(fields: Fields | None) -> TensorType | None:
 
 def write_array(array: Array, writer: Writer) -> Any:
     """An array's number; strings lie in the tables."""
+    array = np.asarray(array)  # of one that is stored in the model's file: what it holds
     if array.dtype.kind in "OSU":
         texts = [t if isinstance(t, str) else _text(t) for t in array.reshape(-1).tolist()]
         return {"texts": texts, "shape": list(array.shape)}

@@ -33,6 +33,7 @@ from vkconv.plan_file.container import Reader, Writer
 from vkconv.plan_file.fields import Fields
 from vkconv.plan_file.graphs import read_array, write_array
 from vkconv.plan_file.host_nodes import read_host_step, write_host_node
+from vkconv.plan_file.recipes import can_write, read_recipe, write_recipe
 from vkconv.shaders import ShaderModule, Variant
 
 Place = View | HostSlot | Array | None
@@ -75,12 +76,7 @@ class _PlanWriter:
                 for m in self._kernels
             ],
             "storages": [
-                {
-                    "name": s.name,
-                    "size": s.size,
-                    "offset": s.offset,
-                    "array": self._writer.add(s) if s.is_constant else None,
-                }
+                {"name": s.name, "size": s.size, "offset": s.offset, **self._elements(s)}
                 for _, s in self._storages.values()
             ],
             "steps": steps,
@@ -88,6 +84,13 @@ class _PlanWriter:
             "outputs": outputs,
             "flops": {name: int(count) for name, count in plan.flops.items()},
         }
+
+    def _elements(self, storage: Storage) -> dict[str, Any]:
+        """What a constant holds, or how it is packed."""
+        recipe = storage.recipe
+        if recipe is not None and can_write(recipe, self._writer):
+            return {"recipe": write_recipe(recipe, storage.data_type, self._writer)}
+        return {"array": self._writer.add(storage) if storage.is_constant else None}
 
     def _storage(self, storage: Storage) -> int:
         return self._storages.setdefault(id(storage), (len(self._storages), storage))[0]
@@ -189,13 +192,16 @@ class _PlanReader:
 
     def _storage(self, row: Fields) -> Storage:
         size, name = row.integer("size", 1), row.text("name")
-        given = row.raw("array")
-        if given is None:
+        is_packed = "recipe" in row
+        if not is_packed and row.raw("array") is None:
             offset = row.integer("offset", 0, self._arena)
             if offset % ALIGNMENT or offset + size > self._arena:
                 raise row.wrong("offset", "a place in the arena")
             return Storage(size, name, offset=offset)
-        packing = self._reader.packing(given)
+        if is_packed:
+            packing = read_recipe(row.fields("recipe"), self._reader)
+        else:
+            packing = self._reader.packing(row.raw("array"))
         count = packing.nbytes
         if packing.dtype not in ("float32", "int32") or not count <= size <= count + 16:
             raise row.wrong("array", f"a constant of {size} bytes")

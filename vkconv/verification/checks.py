@@ -166,7 +166,7 @@ class _StageFacts:
         self.values: dict[Value, Array] = {}
 
     def array(self, value: Value) -> Array | None:
-        return value.array if value.array is not None else self.values.get(value)
+        return np.asarray(value.array) if value.is_constant else self.values.get(value)
 
     def settle(self, node: Node, values: Mapping[Value, Array]) -> None:
         """Keeps what others will read, and lets go of what nobody will."""

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vkconv.device.vulkan.descriptors import Descriptors
-from vkconv.device.vulkan.heap import give_back
+from vkconv.device.vulkan.heap import GROWTH, give_back
 from vkconv.device.vulkan.memory import Buffer
 from vkconv.device.vulkan.pipelines import usable_cores
 from vkconv.device.vulkan.probe import Probe
@@ -68,6 +68,7 @@ def dispatch_first(core: Core, fence: Fence, items: Iterable[Item]) -> None:
         if time.perf_counter() - began > COMPILED:
             give_back()  # what loading has freed: it shall not add to what compiling takes
             _share(core, pool, fence, rest)
+            give_back()
         _dispatch_nothing(core, pool, fence, [bound for _, _, bound in todo[1:]])
     finally:
         if core.queue.settle(fence):
@@ -87,7 +88,7 @@ def _share(core: Core, pool: CommandPool, fence: Fence, items: deque[Item]) -> N
     try:
         while (item := _taken(items)) is not None:
             _dispatch_nothing(core, pool, fence, [item[2]])
-            give_back()
+            give_back(GROWTH)
     finally:
         items.clear()  # after an error or Ctrl-C
         for thread in threads:
@@ -116,7 +117,7 @@ def _compile_on(twin: Core, items: deque[Item], room: int) -> None:
     made.undo.callback(pool.close)
     while (item := _taken(items)) is not None:
         _dispatch_nothing(twin, pool, made.fence, [_bind(twin, item, buffer, made)])
-        give_back()
+        give_back(GROWTH)
 
 
 class _Made:

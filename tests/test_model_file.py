@@ -1,9 +1,10 @@
-"""Large weights are read past protobuf: the same graph, in less memory, whatever the file is."""
+"""Large weights stay in the model's file: the same graph, in less memory, whatever the file is."""
 
 from __future__ import annotations
 
-import io
+import gc
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,19 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.small_models import floats, model, node
+from vkconv import InferenceSession, model_file, plan_cache
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Graph
-from vkconv.onnx_reader import open_model, read_model, weights
-from vkconv.onnx_reader.weights import without_weights
+from vkconv.model_file import Weights, read_outline
+from vkconv.onnx_reader import open_model, read_model
+from vkconv.stored_arrays import StoredArray
 
 DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int32", "int64", "bool")
 
 
 @pytest.fixture(autouse=True)
 def small_weights_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "LEAST_BYTES", 64)
+    monkeypatch.setattr(model_file, "LEAST_BYTES", 64)
 
 
 def with_constants(*arrays: np.ndarray) -> onnx.ModelProto:
@@ -40,8 +43,9 @@ def constants(graph: Graph) -> dict[str, np.ndarray]:
     return {v.name: v.array for v in graph.values() if v.array is not None}
 
 
-def split(data: bytes) -> tuple[bytes, weights.Weights] | None:
-    return without_weights(io.BytesIO(data), len(data))
+def split(data: bytes) -> tuple[bytes, Weights] | None:
+    found = read_outline(data)
+    return None if found is None else (found.data, found.weights)
 
 
 def test_the_same_arrays_either_way(tmp_path: Path) -> None:
@@ -49,13 +53,14 @@ def test_the_same_arrays_either_way(tmp_path: Path) -> None:
     arrays += [np.zeros((0, 3), np.float32), np.array(1.5, np.float32)]
     proto, path = with_constants(*arrays), tmp_path / "net.onnx"
     onnx.save(proto, path)
-    apart, whole = constants(read_model(path)), constants(read_model(path.read_bytes()))
-    assert set(apart) == set(whole) == {f"c{i}" for i in range(len(arrays))}
+    found = [constants(read_model(m)) for m in (path, path.read_bytes(), proto)]
+    assert all(set(f) == {f"c{i}" for i in range(len(arrays))} for f in found)
     for i, array in enumerate(arrays):
-        for found in (apart[f"c{i}"], whole[f"c{i}"]):
-            assert found.dtype == array.dtype and found.shape == array.shape
-            assert np.array_equal(found, array) and not found.flags.writeable
-    assert any(a.base is not None and a.nbytes >= 64 for a in apart.values())
+        stored = [isinstance(f[f"c{i}"], StoredArray) for f in found]
+        assert stored == [array.nbytes >= 64, array.nbytes >= 64, False]
+        for one in (f[f"c{i}"] for f in found):
+            assert one.dtype == array.dtype and one.shape == array.shape
+            assert np.array_equal(one, array) and not one.flags.writeable
 
 
 def test_protobuf_sees_no_large_weight(tmp_path: Path) -> None:
@@ -66,7 +71,7 @@ def test_protobuf_sees_no_large_weight(tmp_path: Path) -> None:
     rest, apart = found
     assert len(rest) < len(data) - array.nbytes + 64
     [(token, raw)] = apart.items()
-    assert raw.tobytes() == array.tobytes()
+    assert raw.hold().tobytes() == array.tobytes()
     parsed = onnx.ModelProto.FromString(rest)
     assert [t.raw_data == token for t in parsed.graph.initializer] == [True, False]
     parsed.graph.initializer[0].raw_data = array.tobytes()
@@ -79,7 +84,88 @@ def test_tokens_cannot_be_foreseen() -> None:
     assert first is not None and second is not None and set(first[1]) != set(second[1])
     # bytes of a token's length that are none
     proto = with_constants(floats(8), floats(64))
-    assert len(proto.graph.initializer[0].raw_data) == weights.TOKEN_BYTES
+    assert len(proto.graph.initializer[0].raw_data) == model_file.TOKEN_BYTES
+
+
+def test_an_outline_is_named_by_all_but_what_its_weights_hold(tmp_path: Path) -> None:
+    def named(*arrays: np.ndarray) -> bytes:
+        found = read_outline(with_constants(*arrays).SerializeToString())
+        assert found is not None
+        return found.digest()
+
+    ours = named(floats(64), floats(3))
+    assert ours == named(floats(64), floats(3)), "tokens are drawn"
+    assert ours == named(floats(64, seed=1), floats(3))
+    others = [
+        named(floats(64), floats(3, seed=1)),
+        named(floats(65), floats(3)),
+        named(floats(8, 8), floats(3)),
+        named(floats(64).view(np.int32), floats(3)),
+        named(floats(64), floats(3), floats(64)),
+        named(floats(3), floats(64)),
+    ]
+    assert len({ours, *others}) == 7
+    path = tmp_path / "net.onnx"
+    onnx.save(with_constants(floats(64), floats(3)), path)
+    found = read_outline(path)
+    assert found is not None and found.digest() == ours
+
+
+def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(with_constants(floats(64), floats(3000)), path)
+    graph = read_model(path)
+    with open(path, "r+b") as file:
+        file.truncate(5000)
+    stored = constants(graph)
+    assert np.array_equal(stored["c0"], floats(64))
+    with pytest.raises(InvalidModelError, match="cut short while it was read"):
+        np.asarray(stored["c1"])
+
+
+def test_a_file_that_is_replaced_is_read_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(with_constants(floats(64)), path)
+    graph = read_model(path)
+    onnx.save(with_constants(floats(64, seed=1)), tmp_path / "other.onnx")
+    (tmp_path / "other.onnx").replace(path)
+    assert np.array_equal(constants(graph)["c0"], floats(64))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_file_is_closed_when_its_weights_are_on_the_device(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VKCONV_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(plan_cache, "SMALLEST_MODEL", 1)
+    monkeypatch.setattr(plan_cache, "WORTH_KEEPING", 0.0 if kept else 1e9)
+    path = tmp_path / "net.onnx"
+    nodes = [node("MatMul", "x a", "h"), node("Relu", "h", "r"), node("MatMul", "r b", "y")]
+    constants = {"a": floats(8, 8), "b": floats(8, 8, seed=1)}
+    onnx.save(model(nodes, {"x": [1, 8]}, {"y": None}, constants), path)
+
+    def is_open() -> bool:
+        return any(f.exists() and f.samefile(path) for f in Path("/proc/self/fd").iterdir())
+
+    gc.disable()  # it would be closed later then, too
+    try:
+        for _ in range(2):
+            with InferenceSession(path):
+                assert not is_open()
+    finally:
+        gc.enable()
+    assert bool(list(tmp_path.glob("plans/*"))) == kept
+    graph = read_model(path)
+    assert is_open()
+    del graph
+
+
+def test_what_is_no_file_has_no_outline(tmp_path: Path) -> None:
+    assert read_outline(tmp_path) is None and read_outline(b"") is None
+    assert read_outline(tmp_path / "none") is None
+    with pytest.raises(TypeError):
+        read_outline(3)
 
 
 def test_a_weight_is_used_by_a_function_and_a_definition(tmp_path: Path) -> None:
@@ -130,7 +216,7 @@ def test_a_file_that_protobuf_reads_differently_is_left_to_it() -> None:
 
 
 def test_a_file_of_countless_fields(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "MOST_FIELDS", 50)
+    monkeypatch.setattr(model_file, "MOST_FIELDS", 50)
     data = with_constants(floats(64)).SerializeToString()
     assert split(data) is not None and split(data + b"\x28\x01" * 60) is None
 
@@ -165,5 +251,5 @@ def test_damaged_files_end_as_they_do_in_memory(seed: int, count: int) -> None:
     parsed = onnx.ModelProto.FromString(rest)
     for tensor in parsed.graph.initializer:
         if tensor.raw_data in apart:
-            tensor.raw_data = apart[tensor.raw_data].tobytes()
+            tensor.raw_data = apart[tensor.raw_data].hold().tobytes()
     assert parsed == whole
