@@ -298,10 +298,17 @@ def _shared_fits(caps: DeviceCaps) -> bool:
 
 def _cpu_tile(problem: Problem, caps: DeviceCaps) -> int:
     """32 outputs an invocation where weights are shuffled and 32 compute no more than 16 would: 5
-    to 8 % less time on lavapipe (3x3, 1x1, Winograd's products); fewer where there are fewer."""
+    to 10 % less time on lavapipe (3x3, 1x1, Winograd's products); fewer where there are fewer.
+
+    16 for stems and for windows of 5 columns and more, whose code would outgrow the first-level
+    cache: 7x7 10 % less time, a 3x3 stem 6 % more to 2 % less; and half the time to compile."""
     [*_, tile] = _tiles(problem, (4, 8, 16))
+    written_out = problem.is_flat and not problem.transposed
+    columns = problem.x.kernel if written_out else 1
+    long = columns >= 5 or (columns > 1 and problem.in_channels < 4)
     wide = ceil_div(problem.out_channels, 32) * 32 <= ceil_div(problem.out_channels, 16) * 16
-    return 32 if tile == 16 and wide and _shuffles(caps, 32, _lanes(caps, 8)) else tile
+    shuffles = _shuffles(caps, 32, _lanes(caps, 8))
+    return 32 if tile == 16 and wide and shuffles and not long else tile
 
 
 def _pixels(extent: int, choice: Choice) -> int:

@@ -41,7 +41,7 @@ def operator(op_type: str, *, since: tuple[int, ...], domain: str = "") -> Calla
         key = (domain, op_type)
         if key in REGISTRY:
             raise ValueError(f"operator {op_type} of domain '{domain}' is registered twice")
-        made: Any = dataclass(eq=False)(cls)
+        made: Any = dataclass(eq=False, repr=False)(cls)
         made.op_type, made.domain, made.since = op_type, domain, since
         REGISTRY[key] = made
         return cls
