@@ -51,6 +51,14 @@ def test_a_suite() -> None:
     assert "- ncnn, Vulkan, fp32: ncnn has no layer X (Third)" in text
     assert "- OpenCV DNN, Vulkan: cv2 is not installed (all nets)" in text
     assert "200 GFLOP/s" in text
+    assert "- command: `scripts/bench`\n\n" in text
+
+
+def test_what_was_measured_again_says_so() -> None:
+    again = result("Other")
+    again.settings["command"] = "scripts/bench --again --only other"
+    text = suite_report([result(), again, result("Third")], "scripts/bench")
+    assert "- command: `scripts/bench`\n- and again Other: `scripts/bench --again" in text
 
 
 def test_the_figures_of_a_suite() -> None:

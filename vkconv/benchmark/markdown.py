@@ -56,7 +56,10 @@ def report(result: Result, command: str = "") -> str:
 
 
 def suite_report(results: Sequence[Result], command: str) -> str:
-    """Several models: one table of times, one of memory and loading, and what they add up to."""
+    """Several models: one table of times, one of memory and loading, and what they add up to.
+
+    command: what measured those whose settings name no other.
+    """
     first = results[0]
     lines = [f"# The standard suite on {_device(first)}, {first.date}", ""]
     lines += [f"- {key}: {value}" for key, value in first.machine.items()]
@@ -64,7 +67,7 @@ def suite_report(results: Sequence[Result], command: str) -> str:
     if first.ceilings:
         lines.append(_ceilings(results))
     lines += [
-        f"- command: `{command}`",
+        *_commands(results, command),
         "",
         "Medians in ms. The three right columns say how many times",
     ]
@@ -84,6 +87,16 @@ def suite_report(results: Sequence[Result], command: str) -> str:
             lines += [f"**{result.title}**: " + f"{split(result)}.", ""]
             lines += [*costliest(result, 5), ""]
     return "\n".join(lines)
+
+
+def _commands(results: Sequence[Result], command: str) -> list[str]:
+    """What measured most of them, and what others since."""
+    by_command: dict[str, list[str]] = {}
+    for result in results:
+        by_command.setdefault(str(result.settings.get("command", command)), []).append(result.title)
+    (most, _), *others = sorted(by_command.items(), key=lambda item: -len(item[1]))
+    again = [f"- and again {', '.join(titles)}: `{given}`" for given, titles in others]
+    return [f"- command: `{most}`", *again]
 
 
 def suite_figures(results: Sequence[Result]) -> list[str]:

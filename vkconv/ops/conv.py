@@ -13,7 +13,7 @@ from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.conv_epilogue import Epilogue
+from vkconv.ops.conv_epilogue import Epilogue, check_residual
 from vkconv.ops.conv_geometry import check_operands, conv_axes
 from vkconv.ops.conv_kernels import lower_conv
 from vkconv.ops.lowering import Lowering, Tensor
@@ -123,7 +123,9 @@ class FusedConv(Convolution):
         factors = (*x.dims[:2], *[1] * (len(x.dims) - 2))
         if scale is not None and scale.dims != factors:
             raise InvalidModelError(f"scale has shape {scale.dims}, expected {factors}")
-        return self.infer_conv(x, weight, bias)
+        y = self.infer_conv(x, weight, bias)
+        check_residual(self.residual, residual, y)
+        return y
 
     def reference(
         self,

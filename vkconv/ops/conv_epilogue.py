@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vkconv.dispatch import Dispatch, View
-from vkconv.ir import Array, Layout
+from vkconv.errors import InvalidModelError
+from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.activation_codes import Activation
 from vkconv.ops.binary import lower_binary
 from vkconv.ops.binary_codes import Binary
@@ -17,6 +18,14 @@ from vkconv.ops.unary import lower_unary
 RESIDUAL_CODES = {"": 0, "first": 1, "last": 2}
 #: storage buffers of a kernel that has four without a residual; Vulkan guarantees four
 RESIDUAL_BUFFERS = 5
+
+
+def check_residual(place: str, residual: Value | None, y: TensorType) -> None:
+    """Raises InvalidModelError where a fused convolution's attribute or input is none."""
+    if place not in RESIDUAL_CODES:
+        raise InvalidModelError(f"'{place}' is no place for a residual; 'first' and 'last' are")
+    if residual is not None and residual.dims != y.shape:
+        raise InvalidModelError(f"residual has shape {residual.dims}, expected {y.shape}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from vkconv.dispatch import Dispatch
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, Layout, TensorType, Value
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.conv_epilogue import Epilogue
+from vkconv.ops.conv_epilogue import Epilogue, check_residual
 from vkconv.ops.conv_geometry import check_operands, conv_axes
 from vkconv.ops.deform_conv_kernels import Operands, lower_deform_conv
 from vkconv.ops.deform_conv_problem import DeformProblem
@@ -190,7 +190,9 @@ class FusedDeformConv(DeformConv):
         mask: Value | None = None,
         residual: Value | None = None,
     ) -> TensorType:
-        return super().infer(x, weight, offset, bias, mask)
+        y = super().infer(x, weight, offset, bias, mask)
+        check_residual(self.residual, residual, y)
+        return y
 
     def offset_channels(self, offset: Value, needed: int) -> int:
         return _at_least(offset.dims[1], self.offset_channel, needed)

@@ -61,9 +61,9 @@ def _weights(conv: Node) -> tuple[Array, Array] | None:
     kernel, bias = inputs[1], inputs[3]
     if kernel is None or kernel.array is None or kernel.array.dtype.kind != "f":
         return None
-    outputs = kernel.array.shape[0]
     if kernel.array.ndim != 4 or len(conv.outputs) != 1:
         return None
+    outputs = kernel.array.shape[0]
     if bias is None:
         return kernel.array, np.zeros(outputs, kernel.array.dtype)
     if bias.array is None or bias.array.shape != (outputs,):
