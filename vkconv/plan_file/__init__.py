@@ -168,7 +168,7 @@ def read_compiled(
     about.metadata = {key: metadata.text(key) for key in described.table("metadata")}
     planned = _read_planned(body, reader)
     ports = {(p.name, TensorType(p.dtype, p.shape)) for p in planned.plan.inputs}
-    if ports != set(inputs) or len(ports) != len(planned.plan.inputs):
+    if ports != set(inputs) or not len(ports) == len(inputs) == len(planned.plan.inputs):
         raise body.wrong("inputs", "what the plan takes")
     made = [p.name for p in planned.plan.outputs]
     if planned.rest is not None:

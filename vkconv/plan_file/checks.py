@@ -89,10 +89,11 @@ def checked_spec(module: ShaderModule, row: Fields) -> dict[str, Number]:
 
 
 def check_dispatch(dispatch: Dispatch, module: ShaderModule, row: Fields) -> None:
-    """Ranges lie in their storages, and constants are only read."""
+    """Ranges lie in their storages, whose last vec4 may be a part; constants are only read."""
     for field in module.buffers:
         bound = dispatch.buffers[field.name]
-        room = -(-bound.storage.size // 16) * 16
+        element = 4 * field.components
+        room = -(-bound.storage.size // element) * element
         if bound.offset % ALIGNMENT or bound.size < 1 or bound.offset + bound.size > room:
             raise row.fail(f"buffer '{field.name}' of {row.where} leaves its storage")
         # what a kernel writes and nobody wants goes to a dummy of this size
