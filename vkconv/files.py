@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from vkconv.errors import InvalidInputError
 
@@ -112,7 +112,7 @@ def reading_bytes(data: bytes) -> Read:
     return read
 
 
-def reading(file: BinaryIO) -> Read:
+def reading(file: BufferedReader | FileIO) -> Read:
     """Reads parts of ``file``. Threads may call it."""
     lock = threading.Lock()
 
@@ -121,7 +121,7 @@ def reading(file: BinaryIO) -> Read:
             return os.preadv(file.fileno(), [target], offset)
         with lock:  # Windows
             file.seek(offset)
-            return int(file.readinto(target) or 0)  # type: ignore[attr-defined]
+            return file.readinto(target) or 0
 
     def read(target: memoryview, offset: int) -> bool:
         done = 0

@@ -74,7 +74,7 @@ def tiles(
         in_channels, each = weight.shape[0] // groups, weight.shape[1]
     else:
         in_channels, each = weight.shape[1], weight.shape[0] // groups
-    count, blocks = _ceil_div(each, tile), _ceil_div(in_channels, 4)
+    count, blocks = ceil_div(each, tile), ceil_div(in_channels, 4)
 
     def write(packed: Array) -> None:
         packed[:, :, :tile] = 0
@@ -85,7 +85,7 @@ def tiles(
         for group in range(groups):
             for first, last in _pieces(each, in_channels * taps, tile):
                 part = rows(whole, group * each + first, group * each + last)
-                these = packed[group, first // tile : _ceil_div(last, tile), tile:]
+                these = packed[group, first // tile : ceil_div(last, tile), tile:]
                 _write_tiles(part.reshape(last - first, in_channels, taps), these, tile)
 
     return Packing((groups, count, tile + blocks * taps * tile * 4), write)
@@ -118,7 +118,7 @@ def winograd(weight: Source, *, edge: int, tile: int) -> Packing:
     """
     transform = np.kron(G[edge], G[edge]).astype(np.float32)
     out_channels, in_channels = weight.shape[:2]
-    count, blocks = _ceil_div(out_channels, tile), _ceil_div(in_channels, 4)
+    count, blocks = ceil_div(out_channels, tile), ceil_div(in_channels, 4)
     columns = blocks * tile * 4
 
     def write(packed: Array) -> None:
@@ -155,7 +155,7 @@ def panels(
     """Columns from ``first`` to ``last`` of ``count`` matrices, (depth, columns) each, or of
     (columns, depth) where they are transposed: (matrices, panels, depth in whole vec4s, ``width``
     columns)."""
-    number = _ceil_div(last - first, width)
+    number = ceil_div(last - first, width)
 
     def write(packed: Array) -> None:
         packed[:, :, depth:] = 0
@@ -172,7 +172,7 @@ def panels(
             else:
                 _write_panels(matrix, target, depth, first, last)
 
-    return Packing((count, number, _ceil_div(depth, 4) * 4, width), write)
+    return Packing((count, number, ceil_div(depth, 4) * 4, width), write)
 
 
 def _write_panels(matrix: Source, target: Array, depth: int, first: int, last: int) -> None:
@@ -210,7 +210,7 @@ def _pieces(count: int, row: int, multiple: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + step, count)
 
 
-def _ceil_div(a: int, b: int) -> int:
+def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 

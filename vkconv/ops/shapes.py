@@ -9,6 +9,7 @@ import numpy as np
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Layout, Value
 from vkconv.ops.operator import UnknownShapeError
+from vkconv.weight_packing import ceil_div as ceil_div
 
 
 def normalise_axis(axis: int, rank: int) -> int:
@@ -57,7 +58,3 @@ def elementwise_layout(inputs: Sequence[Value | None], output: Value) -> Layout:
 def is_c4(inputs: Sequence[Value | None]) -> bool:
     first = inputs[0]
     return first is not None and first.layout == "c4"
-
-
-def ceil_div(a: int, b: int) -> int:
-    return -(-a // b)

@@ -12,63 +12,17 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.plan_cache.sessions import entries, outputs, saved, settle
 from tests.small_models import floats, model, node
-from vkconv import InferenceSession, compile_model, loading, model_file, plan_cache
+from vkconv import InferenceSession, compile_model, loading, plan_cache
 from vkconv.errors import InvalidModelError
-from vkconv.ir import Array
 from vkconv.plan_file import Encoded
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own, in which every plan of every model is worth keeping."""
-    monkeypatch.setenv("VKCONV_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(plan_cache, "SMALLEST_MODEL", 1)
-    monkeypatch.setattr(plan_cache, "WORTH_KEEPING", 0.0)
-    return tmp_path / "cache" / plan_cache.FOLDER
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Grows by one whenever a session reads an ONNX model."""
-    found: list[str] = []
-    original = loading.read_onnx
-
-    def counted(source: object) -> loading.LoadedModel:
-        found.append(str(source))
-        return original(source)
-
-    monkeypatch.setattr(loading, "read_onnx", counted)
-    return found
 
 
 def network(seed: int = 0, height: int | str = 8) -> onnx.ModelProto:
     constants = {"w": floats(4, 3, 3, 3, seed=seed)}
     nodes = [node("Conv", "x w", "c"), node("Relu", "c", "y")]
     return model(nodes, {"x": [1, 3, height, 8]}, {"y": None}, constants)
-
-
-def saved(path: Path, proto: onnx.ModelProto) -> Path:
-    onnx.save(proto, path)
-    return path
-
-
-def outputs(source: object, x: Array, device: str = "auto") -> Array:
-    with InferenceSession(source, device=device) as session:
-        (y,) = session.run(None, {"x": x})
-    settle()
-    return y
-
-
-def settle() -> None:
-    """Waits for the threads that write."""
-    for thread in threading.enumerate():
-        if thread.name == "vkconv-keep-plan":
-            thread.join()
-
-
-def entries(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.vkplan"))
 
 
 def test_a_model_loaded_again_is_not_read(folder: Path, read: list[str], tmp_path: Path) -> None:
@@ -184,136 +138,6 @@ def test_files_that_a_model_names_belong_to_it(tmp_path: Path) -> None:
     (tmp_path / "w").unlink()
     assert plan_cache.name_model(tmp_path / "whole.onnx") is None
     assert plan_cache.name_model(whole) is None and plan_cache.name_model(filler) is not None
-
-
-# --- large weights -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every weight of a kilobyte is a large one."""
-    monkeypatch.setattr(model_file, "LEAST_BYTES", 1024)
-
-
-def wide(seed: int = 0, bias: int = 0, height: int | str = 8) -> onnx.ModelProto:
-    """A Winograd convolution, one of a 1x1, a transposed one, a matrix product; their weights are
-    large, and only they depend on ``seed``."""
-    constants = {
-        "w3": floats(16, 16, 3, 3, seed=seed) - 0.5,
-        "w1": floats(32, 16, 1, 1, seed=seed + 1) - 0.5,
-        "wt": floats(32, 9, 2, 2, seed=seed + 2) - 0.5,
-        "wm": floats(9, 40, seed=seed + 3) - 0.5,
-        "b": floats(16, seed=bias),
-    }
-    nodes = [
-        node("Conv", "x w3 b", "c", pads=[1, 1, 1, 1]),
-        node("Relu", "c", "c2"),
-        node("Conv", "c2 w1", "d"),
-        node("Relu", "d", "d2"),
-        node("ConvTranspose", "d2 wt", "t", strides=[2, 2]),
-        node("Relu", "t", "t2"),
-        node("ReduceMean", "t2", "m", axes=[2, 3], keepdims=0),
-        node("MatMul", "m wm", "y"),
-    ]
-    return model(nodes, {"x": [1, 16, height, 8]}, {"y": None}, constants)
-
-
-def test_an_entry_holds_no_large_weights_and_serves_whatever_they_are(
-    folder: Path, read: list[str], tmp_path: Path, apart: None
-) -> None:
-    x = floats(1, 16, 8, 8)
-    path = saved(tmp_path / "m.onnx", wide())
-    first = outputs(path, x)
-    (entry,) = entries(folder)
-    assert b'"recipe"' in entry.read_bytes() and b'"looked_into":[]' in entry.read_bytes()
-    np.testing.assert_array_equal(outputs(path, x), first)
-    np.testing.assert_array_equal(outputs(path.read_bytes(), x), first)
-    assert len(read) == 1
-    saved(path, wide(seed=9))
-    second = outputs(path, x)
-    assert len(read) == len(entries(folder)) == 1 and not np.array_equal(first, second)
-    np.testing.assert_allclose(second, outputs(path, x, "reference"), rtol=1e-3, atol=1e-5)
-    saved(path, wide(bias=1))
-    third = outputs(path, x)
-    assert len(entries(folder)) == 2
-    np.testing.assert_allclose(third, outputs(path, x, "reference"), rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize("switch", ["", "texel,subgroup", "unified"])
-def test_packed_anew_the_weights_are_the_same(
-    switch: str, read: list[str], tmp_path: Path, apart: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    x = floats(1, 16, 8, 8)
-    path = saved(tmp_path / "m.onnx", wide())
-    monkeypatch.setenv("VKCONV_DISABLE", f"plan_cache,{switch}")
-    expected = outputs(path, x)
-    monkeypatch.setenv("VKCONV_DISABLE", switch)
-    np.testing.assert_array_equal(outputs(path, x), expected)
-    count = len(read)
-    np.testing.assert_array_equal(outputs(path, x), expected)
-    assert len(read) == count == 2
-
-
-def looked_into(seed: int = 0) -> onnx.ModelProto:
-    """The plan of a Concat of two constants depends on what they hold; that of the product beside
-    it does not."""
-    constants = {
-        "a": floats(1, 20, 20, seed=seed), "b": floats(1, 20, 20), "w": floats(20, 20, seed=7),
-    }  # fmt: skip
-    nodes = [
-        node("Concat", "a b", "ab", axis=0),
-        node("ReduceSum", "ab", "s", keepdims=0),
-        node("MatMul", "x w", "p"),
-        node("Add", "p s", "y"),
-    ]
-    return model(nodes, {"x": [20, 20]}, {"y": None}, constants)
-
-
-def test_weights_that_planning_looked_into_have_to_be_the_same(
-    folder: Path, read: list[str], tmp_path: Path, apart: None
-) -> None:
-    x = floats(20, 20)
-    path = saved(tmp_path / "m.onnx", looked_into())
-    first = outputs(path, x)
-    outputs(path, x)
-    (entry,) = entries(folder)
-    assert len(read) == 1 and b'"looked_into":[[' in entry.read_bytes()
-    saved(path, looked_into(seed=1))
-    second = outputs(path, x)
-    assert len(read) == 2 and entries(folder) == [entry], "the entry was made anew"
-    assert not np.array_equal(first, second)
-    np.testing.assert_allclose(second, outputs(path, x, "reference"), rtol=1e-4, atol=1e-4)
-    count = len(read)
-    np.testing.assert_array_equal(outputs(path, x), second)
-    assert len(read) == count
-
-
-def test_open_sizes_and_a_file_that_changes_beside_the_session(
-    folder: Path, tmp_path: Path, apart: None
-) -> None:
-    """Weights that may be packed again are read when the model is loaded."""
-    path = saved(tmp_path / "m.onnx", wide(height="h"))
-    expected = {h: outputs(path, floats(1, 16, h, 8), "reference") for h in (8, 9, 10)}
-    for _ in range(2):
-        saved(path, wide(height="h"))
-        with InferenceSession(path) as session:
-            path.write_bytes(b"")
-            for height, wanted in expected.items():
-                (y,) = session.run(None, {"x": floats(1, 16, height, 8)})
-                np.testing.assert_allclose(y, wanted, rtol=1e-3, atol=1e-5)
-            assert session.memory.host_weights > 0
-        settle()
-    assert entries(folder)
-
-
-def test_a_recipe_is_for_the_model_it_was_made_for(
-    folder: Path, tmp_path: Path, apart: None
-) -> None:
-    """As a plan file, without the model's weights, an entry is refused."""
-    outputs(saved(tmp_path / "m.onnx", wide()), floats(1, 16, 8, 8))
-    (entry,) = entries(folder)
-    with pytest.raises(InvalidModelError, match="the model's weights"):
-        InferenceSession(entry)
 
 
 @pytest.mark.parametrize("disabled", ["", "unified"])
