@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; shuffle = on, off; scale = off, on; result = c4, linear)
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on; result = c4, linear)
 #include "convolution.glsl"
 // 1x1 convolution: a matrix product over channels at each pixel.
 //   y[n][o][p] = activation(bias[o] + sum_i weights[o][i] * x[n][i][p]), with scale = on of x[n][i][p] * scale[n][i]
@@ -12,7 +12,6 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const int OUTPUT_TILE = 16;
 layout(constant_id = 2) const int PIXELS = 4;
 layout(constant_id = 3) const bool STRIDED = false;
-const int LANES = 8;
 
 READ_VEC4(0, x);
 READ_VEC4(1, weights);
@@ -44,9 +43,6 @@ void main() {
     vec4 bias[OUTPUT_TILE / 4];
     UNROLL for (int g = 0; g < OUTPUT_TILE / 4; g++) bias[g] = LOAD(weights, w_index + g);
     w_index += OUTPUT_TILE / 4;
-#if defined(SHUFFLE_ON)
-    w_index += int(gl_SubgroupInvocationID % LANES);
-#endif
     // pixels past the end read the last one and are not stored
     int at[PIXELS], from[PIXELS];
     UNROLL for (int p = 0; p < PIXELS; p++) {
@@ -70,22 +66,11 @@ void main() {
         vec4 factor = LOAD(scale, scale_index + k);
         UNROLL for (int p = 0; p < PIXELS; p++) v[p] *= factor;
 #endif
-#if defined(SHUFFLE_ON)
-        UNROLL for (int g = 0; g < OUTPUT_TILE / LANES; g++) {
-            vec4 w = LOAD(weights, w_index + g * LANES);
-            UNROLL for (int o = 0; o < LANES; o++)
-                UNROLL for (int c = 0; c < 4; c++) {
-                    float s = subgroupShuffle(w[c], uint(o));
-                    UNROLL for (int p = 0; p < PIXELS; p++) sum[(g * LANES + o) * PIXELS + p] += s * v[p][c];
-                }
-        }
-#else
         UNROLL for (int o = 0; o < OUTPUT_TILE; o++) {
             vec4 w = LOAD(weights, w_index + o);
             UNROLL for (int c = 0; c < 4; c++)
                 UNROLL for (int p = 0; p < PIXELS; p++) sum[o * PIXELS + p] += w[c] * v[p][c];
         }
-#endif
         x_index += in_pixels;
         w_index += OUTPUT_TILE;
     }

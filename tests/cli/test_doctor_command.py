@@ -78,8 +78,8 @@ MEASURING = {"ceiling_arithmetic", "ceiling_copy"}
 #: what rules take on other devices than CPU drivers that unroll loops, and on those alone
 OF_OTHER_DEVICES = {"conv2d_8x4", "conv2d_shared", "conv_transpose2d_8x4", "depthwise_conv2d_4x1"}
 OF_UNROLLING = {
-    "conv2d", "conv2d_1x1", "conv_transpose2d", "depthwise_conv2d", "sliding_max2d",
-    "winograd_input", "winograd_output",
+    "conv2d", "conv2d_1x1", "conv2d_1x1_subgroup", "conv_transpose2d", "depthwise_conv2d",
+    "sliding_max2d", "winograd_input", "winograd_output",
 }  # fmt: skip
 KERNELS = {name for name in shaders.kernels() if "." not in name}
 

@@ -14,7 +14,7 @@ from tests.ops.test_conv import conv, transposed
 from vkconv.capabilities import DeviceCaps
 from vkconv.ops import conv_kernels
 from vkconv.ops.conv_geometry import conv_axes, transpose_axes
-from vkconv.ops.conv_problem import Choice, Problem
+from vkconv.ops.conv_problem import SUBGROUP, Choice, Problem, parts
 from vkconv.ops.conv_selection import candidates, select_kernel
 from vkconv.ops.window import Axis
 
@@ -26,6 +26,8 @@ LAVAPIPE = DeviceCaps(
     max_workgroup_size=(1024, 1024, 1024),
     max_shared_memory=32768,
 )
+#: lavapipe with vectors of 512 bits
+WIDE = dataclasses.replace(LAVAPIPE, subgroup_size=16)
 NO_SHUFFLE = dataclasses.replace(LAVAPIPE, subgroup_size=1, subgroup_shuffle=False)
 SWIFTSHADER = DeviceCaps(
     kind="cpu",
@@ -70,15 +72,22 @@ def grown(channels: int, outputs: int, size: int, kernel: int, stride: int) -> P
 
 
 RULES = [
-    (square(64, 64, 80, 1), LAVAPIPE, "conv2d_1x1 32x4 lanes=8 shuffle"),
-    # behind a global pool: every pixel has a lane
-    (square(512, 512, 1, 1), LAVAPIPE, "conv2d_1x1 32x1 lanes=8 shuffle"),
+    (square(64, 64, 80, 1), LAVAPIPE, "conv2d_1x1_subgroup 32x25 lanes=8"),
+    # other numbers of pixels only where lanes would be idle: maps of 8 x 8, 4 x 4 and one pixel
+    (square(512, 512, 8, 1), LAVAPIPE, "conv2d_1x1_subgroup 32x32 lanes=8"),
+    (square(512, 512, 4, 1), LAVAPIPE, "conv2d_1x1_subgroup 32x16 lanes=8"),
+    # narrower tiles leave lanes for twice and four times as many pixels
+    (square(64, 48, 7, 1), LAVAPIPE, "conv2d_1x1_subgroup 16x50 lanes=8"),
+    (square(64, 8, 80, 1), LAVAPIPE, "conv2d_1x1_subgroup 8x100 lanes=8"),
+    (square(64, 3, 80, 1), LAVAPIPE, "conv2d_1x1 4x8 lanes=8"),
+    (square(64, 64, 80, 1), WIDE, "conv2d_1x1_subgroup 16x50 lanes=16"),
+    (square(512, 512, 1, 1), LAVAPIPE, "conv2d_1x1_subgroup 32x1 lanes=8"),
     (square(64, 64, 80, 1), NO_SHUFFLE, "conv2d_1x1 16x8 lanes=8"),
     (square(64, 64, 80, 1), SWIFTSHADER, "conv2d_8x4 8x4 lanes=8"),
     (square(64, 64, 80, 1), MOBILE, "conv2d_8x4 8x4 lanes=64"),
     (square(64, 64, 80, 1), DESKTOP, "conv2d_shared 64x64 lanes=256"),
     # strided 1x1: the same kernel, which leaves out pixels; padded ones are the direct kernel's
-    (square(64, 64, 80, 1, 2), LAVAPIPE, "conv2d_1x1 32x4 lanes=8 shuffle"),
+    (square(64, 64, 80, 1, 2), LAVAPIPE, "conv2d_1x1_subgroup 32x25 lanes=8"),
     (square(64, 64, 80, 1, 2), SWIFTSHADER, "conv2d_8x4 8x4 lanes=8"),
     (square(512, 512, 14, 1, 2), MOBILE, "conv2d_1x1 4x2 lanes=64"),
     (
@@ -89,7 +98,7 @@ RULES = [
     (
         dataclasses.replace(square(64, 64, 80, 1), x=axis(80, 1, 1, -2)),
         LAVAPIPE,
-        "conv2d_1x1 32x4 lanes=8 shuffle",
+        "conv2d_1x1_subgroup 32x25 lanes=8",
     ),
     (square(64, 64, 80, 3, 2), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
     (square(64, 64, 80, 3, 2), DESKTOP, "conv2d_shared 64x64 lanes=256"),
@@ -100,9 +109,9 @@ RULES = [
     (square(64, 64, 56, 5), LAVAPIPE, "conv2d 16x4 lanes=8 shuffle"),
     (grown(64, 64, 8, 5, 2), LAVAPIPE, "conv_transpose2d 32x4 lanes=8 shuffle"),
     (square(3, 32, 320, 3, 2), DESKTOP, "conv2d_8x4 8x4 lanes=64"),
-    (square(64, 99, 80, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1) 16x4 lanes=8 shuffle"),
+    (square(64, 99, 80, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1_subgroup) 16x50 lanes=8"),
     (square(64, 64, 80, 3), SWIFTSHADER, "conv2d_8x4 8x4 lanes=8"),
-    (square(256, 256, 10, 3), LAVAPIPE, "winograd_2x2(conv2d_1x1) 32x4 lanes=8 shuffle"),
+    (square(256, 256, 10, 3), LAVAPIPE, "winograd_2x2(conv2d_1x1_subgroup) 32x25 lanes=8"),
     # 64 channels of 1280 x 1280: the transformed input would be 943 MB, over the 128 MiB limit
     (square(64, 99, 1280, 3), LAVAPIPE, "conv2d 16x4 lanes=8 shuffle"),
     (square(64, 3, 80, 3), LAVAPIPE, "conv2d 4x8 lanes=8"),
@@ -116,12 +125,16 @@ RULES = [
     (square(16, 32, 24, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
     (square(32, 32, 20, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
     (square(16, 16, 160, 3), LAVAPIPE, "conv2d 16x4 lanes=8 shuffle"),
-    (square(32, 32, 80, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1) 32x4 lanes=8 shuffle"),
-    (square(64, 64, 14, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1) 32x2 lanes=8 shuffle"),
+    (square(32, 32, 40, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
+    (square(32, 32, 80, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1_subgroup) 32x25 lanes=8"),
+    (square(64, 64, 14, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
+    (square(128, 128, 14, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1_subgroup) 32x16 lanes=8"),
     (square(64, 64, 10, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
-    (square(512, 512, 7, 3), LAVAPIPE, "winograd_2x2(conv2d_1x1) 32x2 lanes=8 shuffle"),
+    # F(4x4, 3x3) would have four patches, and 37 MB of weights to read
+    (square(512, 512, 7, 3), LAVAPIPE, "winograd_2x2(conv2d_1x1_subgroup) 32x16 lanes=8"),
     # where weights are not shuffled products take longer, and the transforms less beside them
     (square(32, 32, 40, 3), NO_SHUFFLE, "winograd_4x4(conv2d_1x1) 16x5 lanes=8"),
+    (square(256, 256, 7, 3), NO_SHUFFLE, "conv2d 16x8 lanes=8"),
     (square(1, 1, 80, 3, groups=64), MOBILE, "depthwise_conv2d_4x1 1x4 lanes=64"),
     (square(1, 1, 80, 3, groups=64), SWIFTSHADER, "depthwise_conv2d_4x1 1x4 lanes=8"),
     (square(1, 2, 80, 3, groups=64), LAVAPIPE, "grouped_conv 4x1 lanes=32"),
@@ -141,7 +154,7 @@ RULES = [
     # a workgroup for each of 33 x 33 phases would have next to nothing to do
     (grown(4, 8, 3, 33, 33), LAVAPIPE, "conv3d 8x4 lanes=8"),
     # of stride 1 and one tap it is a plain one
-    (grown(64, 64, 80, 1, 1), LAVAPIPE, "conv2d_1x1 32x4 lanes=8 shuffle"),
+    (grown(64, 64, 80, 1, 1), LAVAPIPE, "conv2d_1x1_subgroup 32x25 lanes=8"),
     (grown(64, 64, 80, 1, 1), DESKTOP, "conv2d_shared 64x64 lanes=256"),
     # small maps: tiles shrink until there are enough invocations for the device
     (square(512, 512, 7, 1), MOBILE, "conv2d_1x1 4x2 lanes=64"),
@@ -177,15 +190,19 @@ def test_candidates_start_with_the_rule_and_stay_within_limits(device: str) -> N
             assert choice.lanes <= caps.max_workgroup_size[0]
             if choice.shuffle:
                 assert choice.lanes % caps.subgroup_size == 0 and caps.subgroup_size >= 8
+            if SUBGROUP in (choice.kernel, choice.multiply):
+                assert choice.lanes == caps.subgroup_size and caps.subgroup_size >= 8
+                assert choice.pixels % parts(choice.output_tile) == 0
             if choice.is_winograd:
                 assert problem.constant and problem.is_flat and choice.multiply
             tiled = choice.kernel in (
                 "conv2d",
                 "conv2d_1x1",
+                SUBGROUP,
                 "conv_transpose2d",
                 "depthwise_conv2d",
             )
-            assert caps.unrolls_loops or not (tiled or choice.multiply == "conv2d_1x1")
+            assert caps.unrolls_loops or not (tiled or choice.multiply in ("conv2d_1x1", SUBGROUP))
 
 
 def test_small_maps_and_large_ones_have_several_candidates() -> None:
@@ -217,6 +234,7 @@ def test_the_key_is_stable_and_tells_problems_apart() -> None:
 POINTWISE = conv((2, 19, 9, 13), 70, (1, 1))
 DIRECT = conv((1, 10, 13, 11), 37, (3, 3), strides=[1, 2], pads=[1, 0, 2, 1], dilations=[2, 1])
 SAME = conv((2, 18, 11, 13), 21, (3, 3), pads=[1, 1, 1, 1])
+GROUPED_POINTWISE = conv((1, 24, 9, 7), 60, (1, 1), group=3)
 GROUPED = conv((1, 24, 9, 7), 48, (3, 3), group=3, pads=[1, 1, 1, 1])
 DEPTHWISE = conv((1, 7, 15, 13), 7, (3, 3), group=7, strides=[2, 1], pads=[1, 1, 1, 1])
 VOLUME = conv((2, 5, 3, 4, 7), 6, (1, 1, 1))
@@ -233,8 +251,13 @@ FORCED = [
     (POINTWISE, Choice("conv2d_shared", 64, 64, 64)),
     (POINTWISE, Choice("conv2d_shared", 64, 64, 256)),
     (POINTWISE, Choice("conv2d_1x1", 32, 3, 16)),
-    (POINTWISE, Choice("conv2d_1x1", 32, 2, 8, shuffle=True)),
-    (POINTWISE, Choice("conv2d_1x1", 8, 1, 8, shuffle=True)),
+    (POINTWISE, Choice("conv2d_1x1", 8, 1, 8)),
+    (POINTWISE, Choice(SUBGROUP, 32, 25, 8)),
+    (POINTWISE, Choice(SUBGROUP, 32, 1, 8)),
+    (POINTWISE, Choice(SUBGROUP, 16, 14, 8)),
+    (POINTWISE, Choice(SUBGROUP, 8, 12, 8)),
+    (GROUPED_POINTWISE, Choice(SUBGROUP, 16, 32, 8)),
+    (VOLUME, Choice(SUBGROUP, 8, 36, 8)),
     (DIRECT, Choice("conv2d_8x4", 8, 4, 8)),
     (DIRECT, Choice("conv2d_8x4", 4, 4, 32)),
     (DIRECT, Choice("conv2d_shared", 64, 64, 128)),
@@ -248,12 +271,14 @@ FORCED = [
     (SAME, Choice("winograd_4x4", 64, 64, 256, multiply="conv2d_shared")),
     (SAME, Choice("winograd_2x2", 4, 4, 32, multiply="conv2d_8x4")),
     (SAME, Choice("winograd_2x2", 64, 64, 64, multiply="conv2d_shared")),
-    (SAME, Choice("winograd_2x2", 16, 2, 8, shuffle=True, multiply="conv2d_1x1")),
+    (SAME, Choice("winograd_2x2", 16, 2, 8, multiply="conv2d_1x1")),
+    (SAME, Choice("winograd_2x2", 16, 18, 8, multiply=SUBGROUP)),
+    (SAME, Choice("winograd_4x4", 32, 12, 8, multiply=SUBGROUP)),
     (DEPTHWISE, Choice("depthwise_conv2d", 2, 8, 32)),
     (DEPTHWISE, Choice("depthwise_conv2d_4x1", 1, 4, 16)),
     (DEPTHWISE, Choice("grouped_conv", 4, 1, 8)),
     (CROPPED, Choice("conv2d_1x1", 16, 3, 16)),
-    (CROPPED, Choice("conv2d_1x1", 32, 4, 8, shuffle=True)),
+    (CROPPED, Choice(SUBGROUP, 32, 9, 8)),
     (CROPPED, Choice("conv2d_8x4", 8, 4, 8)),
     (CROPPED, Choice("conv2d_shared", 64, 64, 64)),
     (GROWN, Choice("conv_transpose2d", 4, 2, 32)),
@@ -282,7 +307,20 @@ ACCESS = [
     if choice.kernel
     in ("conv2d_8x4", "conv2d_shared", "conv_transpose2d_8x4", "depthwise_conv2d_4x1")
     or (case is GROWN and choice.output_tile == 16)
+    or (SUBGROUP in (choice.kernel, choice.multiply) and choice.output_tile == 16)
 ]
+
+
+def on_device(caps: DeviceCaps, choice: Choice) -> Choice:
+    """The choice, without shuffles where the device has none or small subgroups."""
+    if caps.subgroup_shuffle and caps.subgroup_size == 8:
+        return choice
+    if SUBGROUP not in (choice.kernel, choice.multiply):
+        return dataclasses.replace(choice, shuffle=False)
+    kernel, multiply = (
+        "conv2d_1x1" if k == SUBGROUP else k for k in (choice.kernel, choice.multiply)
+    )
+    return dataclasses.replace(choice, kernel=kernel, multiply=multiply, pixels=2)
 
 
 @pytest.mark.usefixtures("both_results")
@@ -297,7 +335,7 @@ def test_every_kernel_and_tile_computes_the_same(
 
     def select(problem: Problem, caps: DeviceCaps, *_: object) -> Choice:
         asked.append(problem)
-        return dataclasses.replace(choice, shuffle=choice.shuffle and caps.subgroup_size >= 8)
+        return on_device(caps, choice)
 
     monkeypatch.setattr(conv_kernels, "select_kernel", select)
     check_device(case)

@@ -3,21 +3,18 @@ kernel against reference."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from tests.harness import Case, assert_close, check_device, random
+from tests.ops.test_conv_selection import on_device
 from tests.sentinels import guarded_arenas
 from tests.small_models import assert_same, expected, floats, model, node
 from vkconv import InferenceSession, shaders, verify
-from vkconv.capabilities import DeviceCaps
 from vkconv.errors import InvalidModelError
 from vkconv.ops import conv_kernels
 from vkconv.ops.activation_codes import Activation
-from vkconv.ops.conv_problem import Choice
-from vkconv.ops.conv_selection import SHUFFLE_LANES
+from vkconv.ops.conv_problem import SUBGROUP, Choice
 from vkconv.ops.lowering import Lowering
 
 
@@ -97,7 +94,7 @@ def test_device(case: Case) -> None:
 
 CHOICES = [
     Choice("conv2d_1x1", 8, 3, 8),
-    Choice("conv2d_1x1", 16, 2, 16, shuffle=True),
+    Choice(SUBGROUP, 16, 14, 8),
     Choice("conv2d_8x4", 8, 4, 32),
     Choice("conv2d_8x4", 4, 4, 8),
     Choice("conv2d_shared", 64, 64, 64),
@@ -110,16 +107,10 @@ CHOICES = [
 @pytest.mark.parametrize("disabled", ["", "texel"])
 def test_every_kernel(choice: Choice, disabled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VKCONV_DISABLE", ",".join(filter(None, ("plan_cache", disabled))))
-    monkeypatch.setattr(conv_kernels, "select_kernel", lambda _, caps, *__: _on(caps, choice))
+    monkeypatch.setattr(conv_kernels, "select_kernel", lambda _, caps, *__: on_device(caps, choice))
     monkeypatch.setattr(conv_kernels, "_multiplied", _never)
     for case in (CASES[1], CASES[5]):
         check_device(case)
-
-
-def _on(caps: DeviceCaps, choice: Choice) -> Choice:
-    """The choice, without shuffles where the device's subgroups are too small for them."""
-    shuffles = caps.subgroup_shuffle and caps.subgroup_size >= SHUFFLE_LANES
-    return replace(choice, shuffle=choice.shuffle and shuffles)
 
 
 def _never(ctx: Lowering, *_: object) -> None:

@@ -8,7 +8,7 @@ from math import gcd, prod
 
 from vkconv.dispatch import Dispatch, Number, PushValue, View, c4_dims
 from vkconv.ops.conv_epilogue import Epilogue
-from vkconv.ops.conv_problem import ONE, Choice, Problem
+from vkconv.ops.conv_problem import ONE, SHUFFLE_LANES, SUBGROUP, Choice, Problem, parts
 from vkconv.ops.lowering import Lowering
 from vkconv.ops.shapes import ceil_div
 from vkconv.ops.window import Axis
@@ -16,13 +16,15 @@ from vkconv.ops.window import Axis
 #: kernels whose weights are packed by ``pack_lanes``
 LANE_KERNELS = ("depthwise_conv2d", "depthwise_conv2d_4x1", "grouped_conv")
 #: kernels with a shuffle axis
-SHUFFLING = ("conv3d", "conv2d_1x1", "conv2d", "conv_transpose2d")
+SHUFFLING = ("conv3d", "conv2d", "conv_transpose2d")
+#: products over channels at single pixels
+POINTWISE = ("conv2d_1x1", SUBGROUP)
 #: kernels of one phase a workgroup (``include/phases.glsl``)
 SUB_PIXEL = ("conv_transpose2d", "conv_transpose2d_8x4")
 #: kernels that can store their result in LINEAR
-STORING_LINEAR = ("conv2d_1x1", "conv2d", "conv2d_8x4", "conv2d_shared")
+STORING_LINEAR = (*POINTWISE, "conv2d", "conv2d_8x4", "conv2d_shared")
 #: kernels that can multiply their input's channels by factors, of one more buffer
-SCALING = ("conv2d_1x1", "conv2d_8x4", "conv2d_shared")
+SCALING = (*POINTWISE, "conv2d_8x4", "conv2d_shared")
 
 
 def conv_dispatch(
@@ -70,7 +72,7 @@ def _push(problem: Problem, choice: Choice) -> dict[str, PushValue]:
         "out_blocks": ceil_div(problem.out_channels, 4),
         "tiles": _tiles(problem, choice),
     }
-    if choice.kernel == "conv2d_1x1":
+    if choice.kernel in POINTWISE:
         return blocks | _push_pixels(problem)
     if choice.kernel in ("conv3d", "grouped_conv"):
         channels = {"in_channels": problem.in_channels, "out_channels": problem.out_channels}
@@ -105,7 +107,7 @@ def _push(problem: Problem, choice: Choice) -> dict[str, PushValue]:
 
 
 def _push_pixels(problem: Problem) -> dict[str, PushValue]:
-    """Where ``conv2d_1x1`` finds the input pixel of an output pixel."""
+    """Where the kernels of POINTWISE find the input pixel of an output pixel."""
     return {
         "pixels": problem.out_pixels,
         "in_pixels": prod(a.size for a in problem.axes),
@@ -144,7 +146,9 @@ def _spec(problem: Problem, choice: Choice) -> dict[str, Number]:
     if choice.kernel == "conv_transpose2d_8x4":
         return {"WIDE": int(choice.output_tile == 8), **_phases("Y", ay), **_phases("X", ax)}
     tile: dict[str, Number] = {"OUTPUT_TILE": choice.output_tile, "PIXELS": choice.pixels}
-    if choice.kernel == "conv2d_1x1":
+    if choice.kernel == SUBGROUP:
+        tile["PIXELS"] = choice.pixels // parts(choice.output_tile)
+    if choice.kernel in POINTWISE:
         tile["STRIDED"] = int(not problem.is_pointwise)
     if choice.kernel == "conv_transpose2d":
         tile |= _phases("Y", ay) | _phases("X", ax)
@@ -172,8 +176,10 @@ def _phases(suffix: str, axis: Axis) -> dict[str, Number]:
 def _grid(problem: Problem, choice: Choice) -> tuple[int, int, int]:
     ay, ax = _flattened(problem, choice)
     _, blocks, _, _ = c4_dims((1, problem.out_channels * problem.groups))
-    if choice.kernel == "conv2d_1x1":
+    if choice.kernel in POINTWISE:
         columns, rows = ceil_div(problem.out_pixels, choice.pixels), 1
+        if choice.kernel == SUBGROUP:
+            columns *= SHUFFLE_LANES
     elif choice.kernel == "conv2d_shared":
         return ceil_div(problem.out_pixels, choice.pixels), _groups(problem, choice), problem.batch
     elif choice.kernel in SUB_PIXEL:

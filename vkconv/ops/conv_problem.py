@@ -11,6 +11,10 @@ from vkconv.ops.window import Axis
 
 #: an axis that is not there
 ONE = Axis(1, 1, 1, 1, 1, 0, 0)
+#: lanes that share loads through shuffles
+SHUFFLE_LANES = 8
+#: the 1x1 kernel whose lanes share pixels through shuffles
+SUBGROUP = "conv2d_1x1_subgroup"
 
 
 _AXIS = re.compile(r"(\d+)>(\d+)k(\d+)s(\d+)d(\d+)p(-?\d+)\+(-?\d+)")
@@ -117,7 +121,7 @@ class Problem:
 @dataclass(frozen=True)
 class Choice:
     """A kernel and its tile: output channels (rows for depthwise) and pixels of one invocation
-    (of the workgroup for ``conv2d_shared``), lanes of a group.
+    (of eight for SUBGROUP, of the workgroup for ``conv2d_shared``), lanes of a group.
 
     ``kernel`` may be winograd_4x4 or winograd_2x2, three dispatches whose middle one is
     ``multiply``; tile, lanes and shuffle are then that one's.
@@ -131,7 +135,7 @@ class Choice:
     multiply: str = ""
 
     def __str__(self) -> str:
-        """``conv2d_1x1 16x4 lanes=8 shuffle``, ``winograd_4x4(conv2d_1x1) 16x5 lanes=8``."""
+        """``conv2d 16x4 lanes=8 shuffle``, ``winograd_4x4(conv2d_1x1) 16x5 lanes=8``."""
         kernel = f"{self.kernel}({self.multiply})" if self.multiply else self.kernel
         shuffle = " shuffle" if self.shuffle else ""
         return f"{kernel} {self.output_tile}x{self.pixels} lanes={self.lanes}{shuffle}"
@@ -139,3 +143,9 @@ class Choice:
     @property
     def is_winograd(self) -> bool:
         return self.kernel.startswith("winograd")
+
+
+def parts(output_tile: int) -> int:
+    """Into how many parts the pixels of a tile of SUBGROUP are divided, each with so many lanes
+    as have its channels, four each."""
+    return SHUFFLE_LANES * 4 // output_tile

@@ -12,13 +12,10 @@ from dataclasses import replace
 from itertools import product
 
 from vkconv.capabilities import DeviceCaps
-from vkconv.ops.conv_problem import ONE, Choice, Problem
+from vkconv.ops.conv_costs import best_pixels, depthwise_cost, winograd_fits, with_winograd
+from vkconv.ops.conv_problem import SHUFFLE_LANES, SUBGROUP, Choice, Problem, parts
 from vkconv.ops.shapes import ceil_div
 
-__all__ = ["ONE", "SHUFFLE_LANES", "Choice", "Problem", "candidates", "select_kernel"]
-
-#: lanes that share their weights through shuffles in the kernels with shuffle = on
-SHUFFLE_LANES = 8
 #: outputs and pixels of a workgroup of ``conv2d_shared``, and the shared memory it takes
 SHARED_TILE = 64
 SHARED_BYTES = 16384
@@ -26,12 +23,6 @@ SHARED_BYTES = 16384
 #: mobile GPU runs some 500 to 2,000 at a time, a desktop one many times that.
 FILLED = {"discrete": 8192}
 FILLED_ELSEWHERE = 2048
-#: products (of a weight and a pixel) in the time that two more dispatches take on lavapipe
-TWO_DISPATCHES = 2.1e6
-#: channels, in and out, whose products take lavapipe as long as Winograd's transforms of a patch
-WITH_SHUFFLES, WITHOUT_SHUFFLES = 45.0, 33.0
-#: how much longer those products take with few pixels an invocation, whose weights serve less
-FEW_PIXELS = {1: 1.3, 2: 1.15}
 #: windows beyond these go to kernels that loop over them: columns of a dense kernel, taps of a
 #: depthwise one, and what a row of four results spans in x
 MOST_COLUMNS, MOST_TAPS, MOST_SPAN = 31, 121, 256
@@ -88,7 +79,7 @@ def _considered(problem: Problem, caps: DeviceCaps) -> list[Choice]:
     return direct + [
         replace(c, kernel=kernel, multiply=c.kernel)
         for kernel, edge in (("winograd_4x4", 4), ("winograd_2x2", 2))
-        if _winograd_fits(problem, caps, edge)
+        if winograd_fits(problem, caps, edge)
         for c in sums
     ]
 
@@ -102,12 +93,16 @@ def _products(problem: Problem, caps: DeviceCaps, plain: str, sizes: list[int]) 
         found += [Choice("conv2d_shared", SHARED_TILE, SHARED_TILE, n) for n in _shared_lanes(caps)]
     if not _unrolls(problem, caps):
         return found
+    if plain == "conv2d_1x1" and (sharing := _sharing_pixels(problem, caps)):
+        found += sharing
+        if caps.kind == "cpu":
+            return found
     # every tile is a pipeline to compile: on CPU drivers, where that takes longest, only tiles near
     # the rules', and shuffles wherever there are any
     cpu = caps.kind == "cpu"
     tiles = _tiles(problem, (4, 8, 16, 32))[-2:] if cpu else _tiles(problem, (4, 8, 16))
     for tile, pixels, size in product(tiles, (2, 3, 4, 5, 8) if cpu else (1, 2, 4), sizes):
-        shuffles = _shuffles(caps, tile, size)
+        shuffles = plain != "conv2d_1x1" and _shuffles(caps, tile, size)
         if tile * pixels > (128 if cpu else 64) or (cpu and size > 8 and pixels != 4):
             continue
         if not (cpu and shuffles):
@@ -117,6 +112,18 @@ def _products(problem: Problem, caps: DeviceCaps, plain: str, sizes: list[int]) 
     return found
 
 
+def _sharing_pixels(problem: Problem, caps: DeviceCaps) -> list[Choice]:
+    """Tiles of SUBGROUP, with as many sums a lane as a CPU driver compiles in reasonable time, or
+    as fit into a GPU's registers."""
+    cpu = caps.kind == "cpu"
+    tiles = [t for t in _tiles(problem, (8, 16, 32))[-2:] if _shares_pixels(caps, t)]
+    counts = (16, 25, 32) if cpu else (4, 8)
+    return [
+        Choice(SUBGROUP, tile, parts(tile) * count, caps.subgroup_size)
+        for tile, count in product(tiles, counts)
+    ]
+
+
 def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
     cpu = caps.kind == "cpu"
     lanes = _lanes(caps, 8 if cpu else 64)
@@ -124,7 +131,7 @@ def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
         if not cpu or not _unrolls(problem, caps):
             # 16 sums: the 64 and the window of the other kernel are more than mobile GPUs hold
             return Choice("depthwise_conv2d_4x1", 1, 4, lanes)
-        return min(_depthwise_tiles(problem, caps), key=lambda c: _depthwise_cost(problem, c))
+        return min(_depthwise_tiles(problem, caps), key=lambda c: depthwise_cost(problem, c))
     if not problem.has_whole_groups:
         return Choice("grouped_conv", 4, 1, min(lanes * 4, caps.max_workgroup_invocations))
     if _is_spatial(problem):
@@ -137,14 +144,16 @@ def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
     if not _unrolls(problem, caps):
         return Choice(_written_out(problem), _tiles(problem, (4, 8))[-1], 4, lanes)
     tile = _cpu_tile(problem, caps)
-    plain = Choice("conv2d_1x1", tile, 4, lanes, _shuffles(caps, tile, lanes))
+    plain = Choice("conv2d_1x1", tile, 4, lanes)
+    if _shares_pixels(caps, tile):
+        plain = Choice(SUBGROUP, tile, parts(tile), caps.subgroup_size)
     if problem.is_matrix_product:
-        return replace(plain, pixels=_pixels(problem.out_pixels, plain))
+        return replace(plain, pixels=best_pixels(problem.out_pixels, plain))
     # these kernels have the pixels of an invocation in one row, of one phase
     columns = ceil_div(problem.x.out, problem.x.stride) if problem.transposed else problem.x.out
-    pixels = _pixels(columns, replace(plain, lanes=1))
-    direct = replace(plain, kernel=_plain(problem), pixels=pixels)
-    return _winograd(problem, caps, plain, direct)
+    direct = Choice(_plain(problem), tile, 4, lanes, _shuffles(caps, tile, lanes))
+    direct = replace(direct, pixels=best_pixels(columns, replace(direct, lanes=1)))
+    return with_winograd(problem, caps, plain, direct)
 
 
 def _on_gpu(problem: Problem, caps: DeviceCaps, lanes: int) -> Choice:
@@ -193,50 +202,6 @@ def _is_sub_pixel(problem: Problem) -> bool:
     return problem.transposed and not problem.is_pointwise
 
 
-def _winograd(problem: Problem, caps: DeviceCaps, multiply: Choice, direct: Choice) -> Choice:
-    """Winograd with the smaller cost, where it saves enough; else the direct form.
-
-    F(4x4, 3x3) multiplies 36 times where the direct form does 144, F(2x2, 3x3) 16 where it does 36,
-    less what partial patches and idle lanes waste. The transforms cost as much as some channels,
-    and two dispatches more as much as TWO_DISPATCHES products. Measured on lavapipe, from 16
-    channels on 14 x 14 to 512 on 7 x 7; on other devices the direct form stays until it is measured
-    there.
-    """
-    best = direct
-    if min(problem.in_channels, problem.out_channels) < 16:
-        return best
-    columns = ceil_div(problem.x.out, direct.pixels) * problem.y.out
-    lanes = ceil_div(columns, direct.lanes) * direct.lanes
-    least = problem.batch * lanes * direct.pixels * 9.0
-    rate = WITH_SHUFFLES if multiply.shuffle else WITHOUT_SHUFFLES
-    transforms = rate * (0.62 / problem.out_channels + 0.38 / problem.in_channels)
-    more = TWO_DISPATCHES / (problem.in_channels * problem.out_channels)
-    for edge, products, share in ((4, 1.5, 1.0), (2, 1.3, 0.55)):
-        if not _winograd_fits(problem, caps, edge):
-            continue
-        patches = problem.patches(edge)
-        pixels = _pixels(patches, multiply)
-        unit = pixels * multiply.lanes
-        each = (products + share * transforms) * FEW_PIXELS.get(pixels, 1.0)
-        cost = each * ceil_div(patches, unit) * unit * (edge + 2) ** 2 + more
-        if cost < least:
-            least = cost
-            best = replace(
-                multiply, kernel=f"winograd_{edge}x{edge}", pixels=pixels, multiply=multiply.kernel
-            )
-    return best
-
-
-def _winograd_fits(problem: Problem, caps: DeviceCaps, edge: int) -> bool:
-    """Whether F(edge x edge, 3x3) can compute it, with intermediates that a storage buffer may
-    hold."""
-    plain = problem.is_flat and problem.constant and not problem.transposed and problem.groups == 1
-    taps = all((a.kernel, a.stride, a.dilation) == (3, 1, 1) for a in (problem.y, problem.x))
-    blocks = ceil_div(max(problem.in_channels, problem.out_channels), 4)
-    held = (edge + 2) ** 2 * blocks * problem.patches(edge) * 16
-    return plain and taps and held <= caps.max_storage_buffer_range
-
-
 def _depthwise_tiles(problem: Problem, caps: DeviceCaps) -> list[Choice]:
     """Tiles that ``depthwise_conv2d`` may get by rule on a CPU driver. More than 8 outputs take
     more registers than there are (5 to 25 % slower), as do two rows of a kernel beyond 7 x 7."""
@@ -247,19 +212,6 @@ def _depthwise_tiles(problem: Problem, caps: DeviceCaps) -> list[Choice]:
     most = max(problem.y.out, 1)
     lanes = dict.fromkeys(_lanes(caps, n) for n in (32, 8))
     return [Choice("depthwise_conv2d", *t, n) for t in tiles for n in lanes if t[0] <= most]
-
-
-def _depthwise_cost(problem: Problem, choice: Choice) -> float:
-    """Cycles for a block of four channels, as lavapipe spends them (docs/decisions/0010): 25 for
-    eight lanes to load a texel of their windows, 100 to store one and 4 for each tap of it, 600 to
-    start a group. Idle lanes cost what others do."""
-    y, x, tile = problem.y, problem.x, choice.output_tile * choice.pixels
-    high = (choice.output_tile - 1) * y.stride + (y.kernel - 1) * y.dilation + 1
-    wide = (choice.pixels - 1) * x.stride + (x.kernel - 1) * x.dilation + 1
-    columns, rows = ceil_div(x.out, choice.pixels), ceil_div(y.out, choice.output_tile)
-    groups = ceil_div(columns * rows, choice.lanes)
-    lane = 25 * high * wide + tile * (100 + 4 * y.kernel * x.kernel)
-    return groups * (600 + ceil_div(choice.lanes, 8) * lane)
 
 
 def _tiles(problem: Problem, sizes: tuple[int, ...]) -> list[int]:
@@ -287,6 +239,12 @@ def _shuffles(caps: DeviceCaps, tile: int, lanes: int) -> bool:
     return caps.subgroup_shuffle and wide and tile >= SHUFFLE_LANES
 
 
+def _shares_pixels(caps: DeviceCaps, tile: int) -> bool:
+    """Whether SUBGROUP runs, whose workgroup is one subgroup."""
+    size = caps.subgroup_size
+    return size <= _lanes(caps, size) and _shuffles(caps, tile, size)
+
+
 def _shared_lanes(caps: DeviceCaps) -> list[int]:
     """Group sizes of ``conv2d_shared``: 16, 8 or 4 outputs an invocation."""
     return [n for n in (64, 128, 256) if n == _lanes(caps, n)]
@@ -309,23 +267,3 @@ def _cpu_tile(problem: Problem, caps: DeviceCaps) -> int:
     wide = ceil_div(problem.out_channels, 32) * 32 <= ceil_div(problem.out_channels, 16) * 16
     shuffles = _shuffles(caps, 32, _lanes(caps, 8))
     return 32 if tile == 16 and wide and shuffles and not long else tile
-
-
-def _pixels(extent: int, choice: Choice) -> int:
-    """The pixels an invocation computes, fewer where that leaves clearly fewer lanes idle.
-
-    With shuffles 4 or 5, but not 5 with 32 outputs, whose sums take half a second to compile.
-    Without them 8: each weight is then loaded by itself and should serve more pixels (30 % less
-    time on lavapipe through storage buffers). One where all pixels have a lane: 0.4 to 0.7 of the
-    time for the layers behind a global pool.
-    """
-    if extent <= choice.lanes:
-        return 1
-    few = (4, 3, 2) if choice.output_tile > 16 else (4, 5, 3, 2)
-    best, waste = 4, 10.0
-    for pixels in few if choice.shuffle else (8, 5, 4, 3, 2):
-        unit = pixels * choice.lanes
-        lost = ceil_div(extent, unit) * unit / extent
-        if lost < waste - 0.05 * (1 if pixels > 3 else 5):
-            best, waste = pixels, lost
-    return best

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import ELEMENT_BYTES
-from vkconv.ops.conv_problem import ONE, Choice, Problem
-from vkconv.ops.conv_selection import SHUFFLE_LANES, select_kernel
+from vkconv.ops.conv_problem import ONE, SHUFFLE_LANES, Choice, Problem
+from vkconv.ops.conv_selection import select_kernel
 from vkconv.ops.shapes import ceil_div
 from vkconv.ops.window import Axis
 
@@ -123,21 +123,8 @@ def select_product(
     problem: DeformProblem, caps: DeviceCaps, choices: Mapping[str, str], *, constant: bool
 ) -> tuple[Problem, Choice]:
     """The 1x1 convolution that multiplies stored samples, and its kernel; ``constant``: weights
-    are known. Its sums are so long that larger tiles are worth their time to compile (a quarter of
-    a second): 5 or 7 pixels an invocation where 4 leave many lanes idle, on maps of 14 x 14 (224
-    pixels for 196) and 7 x 7 (64 for 49), take 12 and 14 % less."""
+    are known."""
     flat = Axis(problem.pixels, problem.pixels, 1, 1, 1, 0, 0)
     channels = (problem.sampled_blocks * 4, problem.group_out)
     product = Problem(problem.batch, problem.groups, *channels, ONE, flat, constant=constant)
-    choice = select_kernel(product, caps, choices)
-    by_rule = product.key not in choices
-    if by_rule and (choice.kernel, choice.pixels, choice.shuffle) == ("conv2d_1x1", 4, True):
-
-        def computed(pixels: int) -> int:
-            unit = pixels * choice.lanes
-            return ceil_div(problem.pixels, unit) * unit
-
-        best = min((4, 5, 7), key=computed)
-        if computed(best) <= 0.92 * computed(4):
-            choice = replace(choice, pixels=best)
-    return product, choice
+    return product, select_kernel(product, caps, choices)
