@@ -76,6 +76,10 @@ RULES = [
     # other numbers of pixels only where lanes would be idle: maps of 8 x 8, 4 x 4 and one pixel
     (square(512, 512, 8, 1), LAVAPIPE, "conv2d_1x1_subgroup 32x32 lanes=8"),
     (square(512, 512, 4, 1), LAVAPIPE, "conv2d_1x1_subgroup 32x16 lanes=8"),
+    # or where there is much to do: 4 % fewer loads, for a pipeline more
+    (square(64, 64, 320, 1), LAVAPIPE, "conv2d_1x1_subgroup 32x32 lanes=8"),
+    (square(256, 256, 80, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1_subgroup) 32x25 lanes=8"),
+    (square(256, 256, 160, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1_subgroup) 32x32 lanes=8"),
     # narrower tiles leave lanes for twice and four times as many pixels
     (square(64, 48, 7, 1), LAVAPIPE, "conv2d_1x1_subgroup 16x50 lanes=8"),
     (square(64, 8, 80, 1), LAVAPIPE, "conv2d_1x1_subgroup 8x100 lanes=8"),

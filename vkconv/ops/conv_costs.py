@@ -27,10 +27,13 @@ LOADS = 2.25
 #: multiples of 5 and of 7
 USUAL = 25
 OTHERS = (32, 20, 16, 12, 9, 6, 4, 3, 2, 1)
+#: products of a layer from which on 2 % of its time is worth a quarter of a second, once
+MANY_PRODUCTS = 1e8
 
 
-def best_pixels(extent: int, choice: Choice) -> int:
-    """The pixels of a tile, fewer where that leaves clearly fewer lanes idle.
+def best_pixels(extent: int, choice: Choice, products: float = 0) -> int:
+    """The pixels of a tile, fewer where that leaves clearly fewer lanes idle; ``products`` are all
+    that the layer has.
 
     With shuffles 4 or 5, but not 5 with 32 outputs, whose sums take half a second to compile.
     Without them 8: each weight is then loaded by itself and should serve more pixels (30 % less
@@ -38,7 +41,7 @@ def best_pixels(extent: int, choice: Choice) -> int:
     layers behind a global pool.
     """
     if choice.kernel == SUBGROUP:
-        return _subgroup_pixels(extent, parts(choice.output_tile))
+        return _subgroup_pixels(extent, parts(choice.output_tile), products)
     if extent <= choice.lanes:
         return 1
     few = (4, 3, 2) if choice.output_tile > 16 else (4, 5, 3, 2)
@@ -51,12 +54,13 @@ def best_pixels(extent: int, choice: Choice) -> int:
     return best
 
 
-def _subgroup_pixels(extent: int, count: int) -> int:
+def _subgroup_pixels(extent: int, count: int, products: float) -> int:
     def cost(pixels: int) -> float:
         return ceil_div(extent, pixels * count) * (pixels + LOADS)
 
     best = min(OTHERS, key=cost)
-    return count * (best if cost(best) < 0.95 * cost(USUAL) else USUAL)
+    better = 0.985 if products >= MANY_PRODUCTS else 0.95
+    return count * (best if cost(best) < better * cost(USUAL) else USUAL)
 
 
 def _product_cost(extent: int, choice: Choice) -> float:
@@ -90,7 +94,8 @@ def with_winograd(problem: Problem, caps: DeviceCaps, multiply: Choice, direct: 
         if not winograd_fits(problem, caps, edge):
             continue
         patches = problem.patches(edge)
-        tile = replace(multiply, pixels=best_pixels(patches, multiply))
+        work = (edge + 2) ** 2 * patches * inputs * outputs
+        tile = replace(multiply, pixels=best_pixels(patches, multiply, work))
         products = PRODUCT * (1 + beside * SUMS / inputs) * _product_cost(patches, tile)
         transformed = ceil_div(patches, multiply.lanes) * multiply.lanes
         each = products + transforms * transformed + WEIGHT

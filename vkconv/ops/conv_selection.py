@@ -148,7 +148,9 @@ def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
     if _shares_pixels(caps, tile):
         plain = Choice(SUBGROUP, tile, parts(tile), caps.subgroup_size)
     if problem.is_matrix_product:
-        return replace(plain, pixels=best_pixels(problem.out_pixels, plain))
+        work = problem.batch * problem.groups * problem.in_channels * problem.out_channels
+        extent = problem.out_pixels
+        return replace(plain, pixels=best_pixels(extent, plain, work * extent))
     # these kernels have the pixels of an invocation in one row, of one phase
     columns = ceil_div(problem.x.out, problem.x.stride) if problem.transposed else problem.x.out
     direct = Choice(_plain(problem), tile, 4, lanes, _shuffles(caps, tile, lanes))
