@@ -7,10 +7,11 @@ them takes longer than loading a plan.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from vkconv import plan_cache
 from vkconv.arguments import completed
@@ -22,6 +23,8 @@ from vkconv.ir import Graph, TensorType
 from vkconv.plan_cache import Kept, Named, PlanCache, Shapes
 from vkconv.plan_file import CompiledModel, check_device, is_plan, read_compiled
 from vkconv.planned import Planned
+
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -102,26 +105,29 @@ class LoadedModel:
 
 class ModelSource:
     """A model to be loaded. Raises InvalidModelError, UnsupportedModelError at once, or in ``load``
-    where a plan of it may be found in the cache: it is looked for while the device is opened."""
+    where it is a plan file or may have a plan in the cache: these are read while the device is
+    opened."""
 
     def __init__(self, model: Any, images: str = "") -> None:
         """``images`` says which inputs will take pixels: it tells plans in the cache apart."""
         self._model, self._images = model, images
-        self._compiled = read_compiled(model, whole=False) if is_plan(model) else None
+        self._compiled: Future[CompiledModel] | None = None
         self._read: LoadedModel | None = None
         self._named: Named | None = None
         self._looking: Future[tuple[Named | None, LoadedModel | None]] | None = None
-        if self._compiled is None and plan_cache.is_candidate(model):
-            thread = ThreadPoolExecutor(1, "vkconv-outline")
-            self._looking = thread.submit(_look, model)
-            thread.shutdown(wait=False)
-        elif self._compiled is None:
+        if is_plan(model):
+            self._compiled = _meanwhile(lambda: read_compiled(model, whole=False))
+        elif plan_cache.is_candidate(model):
+            self._looking = _meanwhile(lambda: _look(model))
+        else:
             self._onnx()
 
     def check(self) -> None:
         """Raises what is wrong with the model, whatever the cache holds."""
         if self._compiled is None:
             self._onnx()
+        else:
+            self._compiled.result()
 
     def check_tunable(self) -> None:
         """Raises InvalidInputError where the kernels are chosen already."""
@@ -146,8 +152,9 @@ class ModelSource:
         """The model for this device. ``choices`` names what tuning found, which decides a plan too;
         None: nothing that was planned before is of use."""
         if self._compiled is not None:
-            check_device(self._compiled, device.info, device.caps)
-            return _from_plan(self._compiled)
+            compiled = self._compiled.result()
+            check_device(compiled, device.info, device.caps)
+            return _from_plan(compiled)
         named = self._look()
         if named is None or choices is None or device.caps.host_only:
             return self._taken()
@@ -164,6 +171,14 @@ class ModelSource:
         model = self._onnx()
         self._read = self._named = None
         return model
+
+
+def _meanwhile(read: Callable[[], Found]) -> Future[Found]:
+    """What a thread of its own reads."""
+    thread = ThreadPoolExecutor(1, "vkconv-read")
+    found = thread.submit(read)
+    thread.shutdown(wait=False)
+    return found
 
 
 def _look(model: Any) -> tuple[Named | None, LoadedModel | None]:
