@@ -51,6 +51,21 @@ def test_a_row_is_over_all_blocks() -> None:
     assert rows["torch"] == {"reason": "torch is not installed"}
 
 
+def test_warm_loads_are_of_all_later_processes() -> None:
+    again = [block(load=2, first=6), block(load=5, first=5)]
+    for blocks in (
+        [block(1.0, load=9, again=again)],
+        [block(1.0), block(1.0, load=4, again=again)],
+    ):
+        row = summarise({"vkconv": blocks}, [])["vkconv"]
+        assert (row["warm"], row["warm_first"], row["runs"]) == (
+            2,
+            2 if blocks[1:] else 5,
+            len(blocks),
+        )
+    assert summarise({"vkconv": [block(1.0, again=[])]}, [])["vkconv"]["warm"] is None
+
+
 def test_without_vkconv_there_are_no_ratios() -> None:
     blocks = {"vkconv": [{"reason": "no driver"}], "ncnn": [block(1.0)]}
     rows = summarise(blocks, ["ncnn"])

@@ -68,6 +68,8 @@ def test_blocks_take_turns_and_outputs_are_compared(path: str, tmp_path: Path) -
     own = found.rows["vkconv"]
     assert own["runs"] >= 4 and 0 < own["least"] <= own["p50"] <= own["p90"] <= own["p99"]
     assert own["nmse"] < 1e-10 and own["cold"] > 0 and own["warm"] > 0
+    again = [line for line in heard if line.startswith("loading again")]
+    assert again == [f"loading again: {name}" for name in ("vkconv", "torch", "onnxruntime")]
     assert 1e7 < own["peak"] < 4e9 and own["memory"]["arena"] >= own["memory"]["arena_lower_bound"]
     profile = own["profile"]
     assert profile["flops"] == 2 * 4 * 3 * 36 and profile["gpu"] > 0

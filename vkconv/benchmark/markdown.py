@@ -74,7 +74,9 @@ def suite_report(results: Sequence[Result], command: str) -> str:
     lines[-1] += " vkconv's time each takes: below 1, vkconv is slower."
     lines += ["", *_times(results), "", "## What it adds up to", ""]
     lines += [f"- {line}" for line in suite_figures(results)]
-    lines += ["", "## Loading and memory", "", *_memory(results)]
+    lines += ["", "## Loading and memory", ""]
+    lines += ["Cold: the first process; warm: the least of the later ones, of any runtime.", ""]
+    lines += _memory(results)
     if any(_notes(result) for result in results):
         lines += ["", "## Not measured, or not comparable", "", *_merged(results)]
     lines += ["", "## Where vkconv's time goes", ""]

@@ -29,6 +29,8 @@ __all__ = ["RUNTIMES", "Settings", "compare"]
 RUNTIMES = ("torch", "onnxruntime", "ncnn", "ncnn-defaults", "opencv")
 #: variables that name folders for compiled shaders
 _CACHES = ("VKCONV_CACHE_DIR", "MESA_SHADER_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH")
+#: a block that loads, and runs as little as a block can
+ONCE = {"seconds": 0.0, "warm_up": 0.0, "least_runs": 1, "profile": False}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Settings:
     torch:    "module:function" that makes the model's torch module; paths: where it is looked for.
     shapes:   of inputs that the model leaves open.
     rounds:   blocks of each runtime; seconds: length of a block; pause: between blocks.
+    loads:    further processes of each runtime that load and run once: their caches are filled.
     threads:  of all runtimes; 0: each runtime's own choice.
     longest:  seconds after which a block is given up.
     """
@@ -52,6 +55,7 @@ class Settings:
     seconds: float = 5.0
     warm_up: float = 1.0
     pause: float = 2.0
+    loads: int = 2
     threads: int = 0
     least_runs: int = 3
     longest: float = 900.0
@@ -126,14 +130,23 @@ class _Turns:
                     time.sleep(self._settings.pause)
         for name, own in blocks.items():
             self._judge(name, own)
+        for name in chosen:
+            if not any("reason" in reply for reply in blocks[name]):
+                progress(f"loading again: {name}")
+                blocks[name][-1]["again"] = self._load_again(name)
         return blocks
 
     def _block(self, name: str, *, first: bool, last: bool) -> Block:
         outputs = str(self._folder / f"{name}.npz") if first else ""
         extra: dict[str, Any] = {"outputs": outputs, "profile": last and name == "vkconv"}
         if name == ORACLE and name not in self._settings.against:
-            extra |= {"seconds": 0.0, "warm_up": 0.0, "least_runs": 1}
+            extra |= ONCE
         return self._start(name, extra)
+
+    def _load_again(self, name: str) -> list[Block]:
+        """Replies of processes that do nothing but load and run once."""
+        replies = [self._start(name, {"outputs": "", **ONCE}) for _ in range(self._settings.loads)]
+        return [reply for reply in replies if "reason" not in reply]
 
     def _judge(self, name: str, own: list[Block]) -> None:
         """Note how far the outputs of a runtime's first block are from the judge's."""
