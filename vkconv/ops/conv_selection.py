@@ -153,6 +153,8 @@ def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
         return replace(plain, pixels=best_pixels(extent, plain, work * extent))
     # these kernels have the pixels of an invocation in one row, of one phase
     columns = ceil_div(problem.x.out, problem.x.stride) if problem.transposed else problem.x.out
+    if problem.in_channels < 4:  # stems: little work, and a group takes 600 cycles to start
+        lanes = _lanes(caps, 32)
     direct = Choice(_plain(problem), tile, 4, lanes, _shuffles(caps, tile, lanes))
     direct = replace(direct, pixels=best_pixels(columns, replace(direct, lanes=1)))
     return with_winograd(problem, caps, plain, direct)

@@ -55,8 +55,9 @@ def lower_winograd(
     }
     data = ctx.scratch(elements * in_blocks * count * 4, "transformed input")
     results = ctx.scratch(elements * out_blocks * count * 4, "transformed output")
-    # the product's groups may be larger than what suits the transforms
-    lanes = min(choice.lanes, 64)
+    # the product's groups may be larger than what suits the transforms, or smaller: those of a CPU
+    # driver take 600 cycles to start, an eighth of eight lanes' time
+    lanes = max(min(choice.lanes, 64), 16)
     columns = ceil_div(count, lanes)
     size = {"local_size_x": lanes}
     into = ctx.dispatch(
