@@ -73,8 +73,9 @@ def grown(channels: int, outputs: int, size: int, kernel: int, stride: int) -> P
 
 RULES = [
     (square(64, 64, 80, 1), LAVAPIPE, "conv2d_1x1_subgroup 32x25 lanes=8"),
-    # other numbers of pixels only where lanes would be idle: maps of 8 x 8, 4 x 4 and one pixel
+    # other numbers of pixels only where lanes would be idle
     (square(512, 512, 8, 1), LAVAPIPE, "conv2d_1x1_subgroup 32x32 lanes=8"),
+    (square(512, 512, 14, 1), LAVAPIPE, "conv2d_1x1_subgroup 32x28 lanes=8"),
     (square(512, 512, 4, 1), LAVAPIPE, "conv2d_1x1_subgroup 32x16 lanes=8"),
     # or where there is much to do: 4 % fewer loads, for a pipeline more
     (square(64, 64, 320, 1), LAVAPIPE, "conv2d_1x1_subgroup 32x32 lanes=8"),
@@ -100,7 +101,7 @@ RULES = [
         "conv2d 32x4 lanes=8 shuffle",
     ),
     (
-        dataclasses.replace(square(64, 64, 80, 1), x=axis(80, 1, 1, -2)),
+        dataclasses.replace(square(64, 64, 80, 1), x=axis(80, 1, 1, -5)),
         LAVAPIPE,
         "conv2d_1x1_subgroup 32x25 lanes=8",
     ),

@@ -20,13 +20,13 @@ DIRECT_SUMS = 5.0
 #: few pixels an invocation, whose weights serve less
 WITHOUT_SHUFFLES = 0.5
 FEW_PIXELS = {1: 3.0, 2: 1.75}
-#: what the loads of SUBGROUP take for a block of channels, in the time of a lane's pixels
-LOADS = 2.25
+#: what one of SUBGROUP's loads takes, in the time of a lane's products at one pixel
+LOAD = 0.54
 #: pixels of a lane of SUBGROUP: the ones used wherever others are not clearly better, since every
 #: other number is a pipeline more to compile; 25 leave next to no lane idle on maps whose sides are
 #: multiples of 5 and of 7
 USUAL = 25
-OTHERS = (32, 20, 16, 12, 9, 6, 4, 3, 2, 1)
+OTHERS = (32, 28, 20, 16, 12, 9, 8, 6, 4, 3, 2, 1)
 #: products of a layer from which on 2 % of its time is worth a quarter of a second, once
 MANY_PRODUCTS = 1e8
 
@@ -56,19 +56,25 @@ def best_pixels(extent: int, choice: Choice, products: float = 0) -> int:
 
 def _subgroup_pixels(extent: int, count: int, products: float) -> int:
     def cost(pixels: int) -> float:
-        return ceil_div(extent, pixels * count) * (pixels + LOADS)
+        return ceil_div(extent, pixels * count) * _subgroup_time(pixels, count)
 
     best = min(OTHERS, key=cost)
-    better = 0.985 if products >= MANY_PRODUCTS else 0.95
+    better = 0.985 if products >= MANY_PRODUCTS else 0.965
     return count * (best if cost(best) < better * cost(USUAL) else USUAL)
+
+
+def _subgroup_time(pixels: int, count: int) -> float:
+    """The time of a block of channels in a tile of SUBGROUP with ``count`` parts, which loads four
+    rows of weights, and the pixels by eights."""
+    return pixels + LOAD * (4 + ceil_div(pixels * count, 8))
 
 
 def _product_cost(extent: int, choice: Choice) -> float:
     """The time of ``choice``, a kernel for 1x1, in that of so many pixels of a large map."""
     if choice.kernel == SUBGROUP:
         count = parts(choice.output_tile)
-        each = choice.pixels // count + LOADS
-        return ceil_div(extent, choice.pixels) * count * each * USUAL / (USUAL + LOADS)
+        each = _subgroup_time(choice.pixels // count, count) * USUAL / _subgroup_time(USUAL, 1)
+        return ceil_div(extent, choice.pixels) * count * each
     unit = choice.pixels * choice.lanes
     return ceil_div(extent, unit) * unit * FEW_PIXELS.get(choice.pixels, 1.0)
 
