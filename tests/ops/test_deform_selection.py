@@ -41,7 +41,7 @@ def test_where_samples_are_stored() -> None:
     assert not stores_samples(replace(problem, offset_groups=256), LAVAPIPE)
 
 
-@pytest.mark.parametrize(("size", "pixels"), [(14, 28), (7, 25), (20, 25), (8, 32)])
+@pytest.mark.parametrize(("size", "pixels"), [(14, 25), (7, 25), (20, 25), (8, 32)])
 def test_the_product_of_stored_samples(size: int, pixels: int) -> None:
     product, choice = select_product(square(size, 64, 256), LAVAPIPE, {}, constant=True)
     assert (product.in_channels, product.out_pixels) == (64 * 9, size * size)

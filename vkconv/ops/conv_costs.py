@@ -22,18 +22,19 @@ WITHOUT_SHUFFLES = 0.5
 FEW_PIXELS = {1: 3.0, 2: 1.75}
 #: what one of SUBGROUP's loads takes, in the time of a lane's products at one pixel
 LOAD = 0.54
-#: pixels of a lane of SUBGROUP: the ones used wherever others are not clearly better, since every
-#: other number is a pipeline more to compile; 25 leave next to no lane idle on maps whose sides are
+#: pixels of a lane of SUBGROUP: the ones used wherever others do not spare much, since every other
+#: number is a pipeline more to compile; 25 leave next to no lane idle on maps whose sides are
 #: multiples of 5 and of 7
 USUAL = 25
 OTHERS = (32, 28, 20, 16, 12, 9, 8, 6, 4, 3, 2, 1)
-#: products of a layer from which on 2 % of its time is worth a quarter of a second, once
-MANY_PRODUCTS = 1e8
+#: products of which a run must be spared for a pipeline more (some 50 us; to compile it takes 0.2 s
+#: and 10 MB, once)
+PIPELINE = 2.1e6
 
 
-def best_pixels(extent: int, choice: Choice, products: float = 0) -> int:
-    """The pixels of a tile, fewer where that leaves clearly fewer lanes idle; ``products`` are all
-    that the layer has.
+def best_pixels(extent: int, choice: Choice, each: int) -> int:
+    """The pixels of a tile for ``extent`` of them with ``each`` products a pixel: fewer where that
+    leaves clearly fewer lanes idle.
 
     With shuffles 4 or 5, but not 5 with 32 outputs, whose sums take half a second to compile.
     Without them 8: each weight is then loaded by itself and should serve more pixels (30 % less
@@ -41,7 +42,7 @@ def best_pixels(extent: int, choice: Choice, products: float = 0) -> int:
     layers behind a global pool.
     """
     if choice.kernel == SUBGROUP:
-        return _subgroup_pixels(extent, parts(choice.output_tile), products)
+        return _subgroup_pixels(extent, parts(choice.output_tile), each)
     if extent <= choice.lanes:
         return 1
     few = (4, 3, 2) if choice.output_tile > 16 else (4, 5, 3, 2)
@@ -54,13 +55,12 @@ def best_pixels(extent: int, choice: Choice, products: float = 0) -> int:
     return best
 
 
-def _subgroup_pixels(extent: int, count: int, products: float) -> int:
+def _subgroup_pixels(extent: int, count: int, each: int) -> int:
     def cost(pixels: int) -> float:
-        return ceil_div(extent, pixels * count) * _subgroup_time(pixels, count)
+        return count * ceil_div(extent, pixels * count) * _subgroup_time(pixels, count)
 
     best = min(OTHERS, key=cost)
-    better = 0.985 if products >= MANY_PRODUCTS else 0.965
-    return count * (best if cost(best) < better * cost(USUAL) else USUAL)
+    return count * (best if (cost(USUAL) - cost(best)) * each >= PIPELINE else USUAL)
 
 
 def _subgroup_time(pixels: int, count: int) -> float:
@@ -100,7 +100,7 @@ def with_winograd(problem: Problem, caps: DeviceCaps, multiply: Choice, direct: 
         if not winograd_fits(problem, caps, edge):
             continue
         patches = problem.patches(edge)
-        work = (edge + 2) ** 2 * patches * inputs * outputs
+        work = (edge + 2) ** 2 * inputs * outputs
         tile = replace(multiply, pixels=best_pixels(patches, multiply, work))
         products = PRODUCT * (1 + beside * SUMS / inputs) * _product_cost(patches, tile)
         transformed = ceil_div(patches, multiply.lanes) * multiply.lanes

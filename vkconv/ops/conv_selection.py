@@ -147,16 +147,15 @@ def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
     plain = Choice("conv2d_1x1", tile, 4, lanes)
     if _shares_pixels(caps, tile):
         plain = Choice(SUBGROUP, tile, parts(tile), caps.subgroup_size)
+    each = problem.batch * problem.groups * problem.in_channels * problem.out_channels
     if problem.is_matrix_product:
-        work = problem.batch * problem.groups * problem.in_channels * problem.out_channels
-        extent = problem.out_pixels
-        return replace(plain, pixels=best_pixels(extent, plain, work * extent))
+        return replace(plain, pixels=best_pixels(problem.out_pixels, plain, each))
     # these kernels have the pixels of an invocation in one row, of one phase
     columns = ceil_div(problem.x.out, problem.x.stride) if problem.transposed else problem.x.out
     if problem.in_channels < 4:  # stems: little work, and a group takes 600 cycles to start
         lanes = _lanes(caps, 32)
     direct = Choice(_plain(problem), tile, 4, lanes, _shuffles(caps, tile, lanes))
-    direct = replace(direct, pixels=best_pixels(columns, replace(direct, lanes=1)))
+    direct = replace(direct, pixels=best_pixels(columns, replace(direct, lanes=1), each))
     return with_winograd(problem, caps, plain, direct)
 
 
