@@ -126,6 +126,8 @@ RULES = [
     (square(1, 1, 14, 3, groups=384), LAVAPIPE, "depthwise_conv2d 2x4 lanes=32"),
     (square(1, 1, 14, 3, 2, groups=576), LAVAPIPE, "depthwise_conv2d 2x4 lanes=8"),
     (square(1, 1, 20, 11, groups=64), LAVAPIPE, "depthwise_conv2d 1x1 lanes=32"),
+    # nor a window of any size written out, though it be of one tap
+    (square(1, 1, 20, 1, 2**31 - 1, groups=64), LAVAPIPE, "depthwise_conv2d_4x1 1x4 lanes=8"),
     # few channels: the transforms of Winograd's form cost more than it saves
     (square(16, 32, 24, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
     (square(32, 32, 20, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),

@@ -232,7 +232,8 @@ def _unrolls(problem: Problem, caps: DeviceCaps) -> bool:
     columns = (problem.x.kernel - 1) * problem.x.dilation + 3 * problem.x.stride + 1
     taps = problem.x.kernel * (problem.y.kernel if problem.is_depthwise else 1)
     written = taps <= (MOST_TAPS if problem.is_depthwise else MOST_COLUMNS)
-    loops = problem.is_matrix_product or (problem.transposed and problem.is_flat)
+    looping = problem.is_matrix_product or (problem.transposed and problem.is_flat)
+    loops = looping and not problem.is_depthwise
     return caps.unrolls_loops and (loops or (written and columns <= MOST_SPAN))
 
 
