@@ -26,6 +26,7 @@ from vkconv.diagnosis.self_test import FamilyResult, run_self_test
 from vkconv.errors import BuildError, DeviceError, DeviceLostError
 from vkconv.ir import Graph
 from vkconv.ops.conv_kernels import SCALED_BUFFERS
+from vkconv.ops.conv_problem import SHUFFLE_LANES
 from vkconv.plan import ConstantStore, lowering, make_plan
 from vkconv.verification import NodeCheck, compare
 
@@ -104,7 +105,7 @@ def test_the_self_test_reaches_every_kernel_of_the_device() -> None:
     assert not any(r.hosts for r in results)
     # a new kernel needs a case in vkconv/diagnosis/families.py
     others = OF_OTHER_DEVICES if unrolls else OF_UNROLLING | {"conv2d_shared"}
-    if not device.caps.subgroup_shuffle:
+    if device.caps.subgroup_size < SHUFFLE_LANES:
         others = others | {"conv2d_1x1_subgroup"}
     assert reached - others == KERNELS - others - MEASURING
     if not unrolls:
