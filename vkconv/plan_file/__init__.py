@@ -324,6 +324,9 @@ def _check_rest(
         raise body.wrong("rest", "about values that the plan gives")
     if any(given[t.count] != (1,) or len(given[t.output]) <= t.axis for t in rest.trims):
         raise body.wrong("rest", "about outputs with a count")
+    counts = {t.count for t in rest.trims}
+    if len(counts) < len(rest.trims) or counts & {t.output for t in rest.trims}:
+        raise body.wrong("rest", "about outputs with a count each")
     if not {n.name for n in rest.computed} <= {n.name for n, _ in hosts}:
         raise body.wrong("hosts", "all nodes that run on the host")
 
