@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on; result = c4, linear)
 #include "convolution.glsl"
-// 1x1 convolution: a matrix product over channels at each pixel.
+// 1x1 convolution: a matrix product over channels at each pixel. Its sibling with shuffles is conv2d_1x1_subgroup.
 //   y[n][o][p] = activation(bias[o] + sum_i weights[o][i] * x[n][i][p]), with scale = on of x[n][i][p] * scale[n][i]
 // x, y, residual: C4, [n][channels/4][pixels] of vec4. One invocation: OUTPUT_TILE output channels at PIXELS pixels that
 // lie a workgroup's width apart, so that neighbouring invocations read neighbouring texels.

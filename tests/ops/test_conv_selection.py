@@ -4,6 +4,10 @@ and that every candidate computes the same."""
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -388,3 +392,23 @@ def check_epilogue(choice: Choice, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(session.placement) == 3
         (found,) = session.run(None, {"x": x})
     assert_close(np.asarray(found), np.asarray(expected), 54)
+
+
+WIDER = """
+from tests.harness import check_device
+from tests.ops import test_conv_selection as cases
+
+for case in (cases.POINTWISE, cases.GROUPED_POINTWISE, cases.CROPPED, cases.SAME):
+    check_device(case)
+"""
+
+
+def test_groups_of_two_times_eight_lanes(tmp_path: Path) -> None:
+    """lavapipe with vectors of 512 bits, where the processor has them, in a process and with caches
+    of its own: Mesa's cache takes code for vectors of any width for the same."""
+    own = {"MESA_SHADER_CACHE_DIR": str(tmp_path), "VKCONV_CACHE_DIR": str(tmp_path)}
+    environment = {**os.environ, **own, "LP_NATIVE_VECTOR_WIDTH": "512"}
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", WIDER]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

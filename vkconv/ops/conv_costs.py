@@ -33,13 +33,13 @@ PIPELINE = 2.1e6
 
 
 def best_pixels(extent: int, choice: Choice, each: int) -> int:
-    """The pixels of a tile for ``extent`` of them with ``each`` products a pixel: fewer where that
-    leaves clearly fewer lanes idle.
+    """The pixels of a tile for ``extent`` of them: fewer where clearly fewer lanes are then idle.
 
-    With shuffles 4 or 5, but not 5 with 32 outputs, whose sums take half a second to compile.
-    Without them 8: each weight is then loaded by itself and should serve more pixels (30 % less
-    time through storage buffers). One where all pixels have a lane: 0.4 to 0.7 of the time for the
-    layers behind a global pool.
+    SUBGROUP's are USUAL, unless another number spares a run enough of the ``each`` products that a
+    pixel takes. Of the others: with shuffles 4 or 5, but not 5 with 32 outputs, whose sums take
+    half a second to compile. Without them 8: each weight is then loaded by itself and should serve
+    more pixels (30 % less time through storage buffers). One where all pixels have a lane: 0.4 to
+    0.7 of the time for the layers behind a global pool.
     """
     if choice.kernel == SUBGROUP:
         return _subgroup_pixels(extent, parts(choice.output_tile), each)
