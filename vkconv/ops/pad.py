@@ -76,7 +76,7 @@ class Pad(Operator):
         if 0 in x.shape:
             shape = tuple(len(m) for m in maps)
             return np.full(shape, self._fill(constant_value), x.dtype)
-        y = x[np.ix_(*(np.maximum(m, 0) for m in maps))]
+        y: Array = x[np.ix_(*(np.maximum(m, 0) for m in maps))]
         for axis, positions in enumerate(maps):
             y[(slice(None),) * axis + (positions < 0,)] = self._fill(constant_value)
         return y
