@@ -65,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _watched_layer() -> validation.Messages:
-    if not validation.layer_is_installed():
+    if validation.layer_version() is None:
         raise pytest.UsageError(f"--validate: the loader finds no {validation.LAYER}")
     folder = tempfile.mkdtemp(prefix="vkconv-validation-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

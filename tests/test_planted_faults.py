@@ -100,8 +100,8 @@ def test_validation_reports_each_message_at_its_test(tmp_path):
     failed = set(re.findall(r"^ERROR \S+::(\w+)", done.stdout, re.MULTILINE))
     assert failed == {"test_missing_barrier", "test_child", "test_wrong_use"}, done.stdout
     assert "5 passed, 3 errors" in done.stdout
-    assert done.stdout.count("SYNC-HAZARD-READ-AFTER-WRITE(") >= 2
-    assert "VUID-VkBufferCreateInfo-usage" in done.stdout
+    assert len(re.findall(r"SYNC-HAZARD-READ-AFTER-WRITE[( ]", done.stdout)) >= 2
+    assert re.search(r"VUID-VkBufferCreateInfo-(usage|None-09499)", done.stdout)
 
 
 def test_what_validation_leaves_out_has_a_reason():

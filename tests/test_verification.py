@@ -217,6 +217,16 @@ def reads_again(*before: onnx.NodeProto, operand: str = "x") -> onnx.ModelProto:
     return model(nodes, {"x": [6, 8]}, {"y": None}, weights)
 
 
+def test_numbers_that_lie_in_memory_by_luck_are_no_result(corrupt: Corrupt) -> None:
+    """A kernel that writes nothing, where memory may hold zeros and zeros are right."""
+    proto = model([node("Sqrt", "x", "r"), node("Mul", "r r", "y")], {"x": [8, 9]}, {"y": None})
+    feeds = {"x": np.zeros((8, 9), np.float32)}
+    assert verify(proto, feeds).holds
+    planted = corrupt("Sqrt:r", {"count": 0})
+    found = verify(proto, feeds)
+    assert planted and found.first is not None and found.first.node == "Sqrt:r"
+
+
 def test_memory_given_away_too_early_is_told_from_a_wrong_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

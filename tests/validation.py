@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LAYER = "VK_LAYER_KHRONOS_validation"
+VULKAN_1_4 = (1 << 22) | (4 << 12)
 #: what ``--validate`` leaves out, and why
 NOT_VALIDATED = {
     "tests/device": "runs each of its processes under the layer itself (test_validation.py)",
@@ -30,11 +31,32 @@ ALLOWED: tuple[tuple[str, str], ...] = ()
 SETTINGS = """\
 khronos_validation.report_flags = error,warn
 khronos_validation.debug_action = VK_DBG_LAYER_ACTION_LOG_MSG
-khronos_validation.log_filename = {pipe}
-khronos_validation.enables = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT,\
-VALIDATION_CHECK_ENABLE_SYNCHRONIZATION_VALIDATION_QUEUE_SUBMIT
+khronos_validation.log_filename = {log}
 khronos_validation.duplicate_message_limit = 0
 """
+#: synchronization, within a submission and (by default) between them
+SYNCHRONIZATION = """\
+khronos_validation.validate_sync = true
+khronos_validation.syncval_shader_accesses_heuristic = true
+"""
+#: the same before Vulkan 1.4's layers, which know other names
+OLD_SYNCHRONIZATION = """\
+khronos_validation.enables = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT,\
+VALIDATION_CHECK_ENABLE_SYNCHRONIZATION_VALIDATION_QUEUE_SUBMIT
+"""
+#: what newer layers print to standard output, once for each instance
+ANNOUNCEMENT = "Validation Layer Info - Logging validation error to "
+
+
+def layer_environment(folder: Path, log: str) -> dict[str, str]:
+    """What makes a process's messages go to the file ``log`` ("stdout" included); the settings are
+    written into ``folder``."""
+    settings = folder / "vk_layer_settings.txt"
+    is_old = (layer_version() or 0) < VULKAN_1_4
+    settings.write_text(
+        SETTINGS.format(log=log) + (OLD_SYNCHRONIZATION if is_old else SYNCHRONIZATION)
+    )
+    return {"VK_INSTANCE_LAYERS": LAYER, "VK_LAYER_SETTINGS_PATH": str(settings)}
 
 
 class Messages:
@@ -52,12 +74,7 @@ class Messages:
         # a full pipe would stop the program under test: 1 MiB, and a thread that empties it
         fcntl.fcntl(self._pipe, getattr(fcntl, "F_SETPIPE_SZ", 1031), 1 << 20)
         threading.Thread(target=self._empty, daemon=True, name="validation messages").start()
-        settings = folder / "vk_layer_settings.txt"
-        settings.write_text(SETTINGS.format(pipe=path))
-        self.environment = {
-            "VK_INSTANCE_LAYERS": LAYER,
-            "VK_LAYER_SETTINGS_PATH": str(settings),
-        }
+        self.environment = layer_environment(folder, str(path))
 
     def take(self) -> list[str]:
         """The messages since the last call, those allowed left out."""
@@ -93,16 +110,25 @@ def take_whole_ranges() -> None:
 
     The batches of a channel slice lie between those of its neighbours, and the planner puts no
     barrier between dispatches on such slices, which share no byte (``Access.meets``, held against
-    single bytes in tests/plan/test_barriers.py). The layer knows ranges only, and would report it.
-    Models of one image at a time, and all without slices, are planned as ever.
+    single bytes in tests/plan/test_barriers.py). Nor does a range begin where the bytes do, but at
+    the alignment before. The layer knows ranges only, and would report it. Models of one image at a
+    time, and all without slices, are planned as ever.
     """
+    from vkconv.dispatch import ALIGNMENT, Storage
     from vkconv.plan import lowering
 
+    exact = lowering.Access
+
+    def whole(storage: Storage, start: int, end: int, *rest: object) -> object:
+        return exact(storage, start // ALIGNMENT * ALIGNMENT, -(-end // 16) * 16, *rest)
+
+    lowering.Access = whole
     lowering._pieces = lambda view: (1, 0)
 
 
-def layer_is_installed() -> bool:
-    """Whether the loader finds the layer; one that is missing is left out without a word."""
+def layer_version() -> int | None:
+    """The Vulkan version that the layer was made for. The loader leaves out one that is missing
+    without a word: None."""
     from vkconv.device.vulkan.loader import load, text
 
     api = load()
@@ -110,7 +136,8 @@ def layer_is_installed() -> bool:
     api.lib.vkEnumerateInstanceLayerProperties(count, api.ffi.NULL)
     rows = api.ffi.new("VkLayerProperties[]", count[0])
     api.lib.vkEnumerateInstanceLayerProperties(count, rows)
-    return any(text(api, row.layerName) == LAYER for row in rows)
+    found = (row.specVersion for row in rows if text(api, row.layerName) == LAYER)
+    return next(found, None)
 
 
 def close_instance() -> None:

@@ -210,21 +210,24 @@ def test_wrong_numbers_may_be_the_drivers_fault(
     assert "remedy: update the graphics driver" in capsys.readouterr().out
 
 
-def test_wrong_numbers_fail_a_family(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fault", ["in other places", "nothing is written"])
+def test_wrong_numbers_fail_a_family(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is what an earlier run left in memory taken for a result."""
     real = lowering.PlanLowering.dispatch
 
     def dispatch(self: Any, kernel: str, buffers: Any, push: Any, *rest: Any, **axes: str) -> Any:
         if kernel == "image_to_tensor":
-            push = {**push, "width": push["width"] - 1} if "width" in push else dict(
-                push, **{next(iter(push)): 0})  # fmt: skip
+            push = {**push, **({"pixels": 1} if fault == "in other places" else {"count": 0})}
         return real(self, kernel, buffers, push, *rest, **axes)
 
-    monkeypatch.setattr(lowering.PlanLowering, "dispatch", dispatch)
     device = open_device("auto")
     try:
+        (right,) = run_self_test(device, ["images"])
+        monkeypatch.setattr(lowering.PlanLowering, "dispatch", dispatch)
         (result,) = run_self_test(device, ["images"])
     finally:
         device.close()
+    assert right.holds
     assert not result.holds and "ImageToTensor by" in result.failure
 
 

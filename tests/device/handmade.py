@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.drivers import manifest
 from vkconv.dispatch import (
     BufferRange,
     Dispatch,
@@ -29,8 +30,7 @@ from vkconv.ir import Array
 from vkconv.shaders import BufferField, PushField, ShaderModule, SpecField, Variant
 
 ROOT = Path(__file__).resolve().parents[2]
-LAVAPIPE = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json"
-SWIFTSHADER = "/usr/lib/chromium/vk_swiftshader_icd.json"
+LAVAPIPE, SWIFTSHADER = manifest("lavapipe"), manifest("swiftshader")
 
 HEAD = "#version 450\nlayout(local_size_x = 64) in;\n"
 COUNT = "layout(push_constant) uniform Push { int count; float scale; ivec2 pad; } p;\n"

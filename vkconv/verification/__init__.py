@@ -39,6 +39,7 @@ from vkconv.tuning import TunedChoices
 from vkconv.verification.bisection import Bisection, bisect
 from vkconv.verification.checks import NodeCheck, NodeChecks
 from vkconv.verification.comparison import Difference, compare
+from vkconv.verification.poisoned import Poisoned
 from vkconv.verification.results import DISCRETE, Verification
 from vkconv.verification.tolerance import Tolerance, reduction_length, tolerance
 from vkconv.verification.watching import WatchedStage
@@ -201,7 +202,8 @@ def _run_watched(
     checks: NodeChecks,
     choices: Mapping[str, str] | None = None,
 ) -> list[Array]:
-    stage = WatchedStage(graph, device, ConstantStore(), lambda _: None, checks, choices)
+    place, store = Poisoned(device), ConstantStore()
+    stage = WatchedStage(graph, place, store, lambda _: None, checks, choices)
     try:
         return stage.run(feeds)
     finally:

@@ -1,4 +1,4 @@
-"""The arena from outside, for tests: poison it before a run, look at all of it afterwards.
+"""The arena from outside, for tests and verification: poisoned before a run, seen whole after it.
 
 Device memory is not zeroed, so a kernel that reads what nobody wrote may pass by luck; a poisoned
 arena takes the luck away, and bytes between storages that changed show a write out of bounds.
