@@ -59,6 +59,12 @@ def layer_environment(folder: Path, log: str) -> dict[str, str]:
     return {"VK_INSTANCE_LAYERS": LAYER, "VK_LAYER_SETTINGS_PATH": str(settings)}
 
 
+def without_announcement(output: str) -> str:
+    """What a process printed of its own accord."""
+    lines = output.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(ANNOUNCEMENT))
+
+
 class Messages:
     """The layer's pipe, and what came out of it since the last look."""
 

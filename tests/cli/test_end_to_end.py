@@ -11,17 +11,21 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.validation import without_announcement
+
 ROOT = Path(__file__).parents[2]
 
 
 def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "vkconv.cli.main", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         timeout=300,
     )
+    done.stdout = without_announcement(done.stdout)
+    return done
 
 
 @pytest.mark.parametrize("device", ["auto", "reference"])

@@ -109,20 +109,20 @@ RULES = [
         LAVAPIPE,
         "conv2d_1x1_subgroup 32x25 lanes=8",
     ),
-    (square(64, 64, 80, 3, 2), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
+    (square(64, 64, 80, 3, 2), LAVAPIPE, "conv2d 16x5 lanes=8 shuffle"),
     (square(64, 64, 80, 3, 2), DESKTOP, "conv2d_shared 64x64 lanes=256"),
     (square(64, 8, 80, 3), MOBILE, "conv2d_8x4 4x4 lanes=64"),
-    # code that outgrows the first-level cache: stems and windows of many columns
-    (square(3, 32, 320, 3, 2), LAVAPIPE, "conv2d 16x4 lanes=32 shuffle"),
-    (square(3, 64, 224, 7, 2), LAVAPIPE, "conv2d 16x4 lanes=32 shuffle"),
-    (square(64, 64, 56, 5), LAVAPIPE, "conv2d 16x4 lanes=8 shuffle"),
+    # long code: stems and windows of many columns
+    (square(3, 32, 320, 3, 2), LAVAPIPE, "conv2d 16x5 lanes=32 shuffle"),
+    (square(3, 64, 224, 7, 2), LAVAPIPE, "conv2d 8x7 lanes=32 shuffle"),
+    (square(64, 64, 56, 5), LAVAPIPE, "conv2d 8x7 lanes=8 shuffle"),
     (grown(64, 64, 8, 5, 2), LAVAPIPE, "conv_transpose2d 32x4 lanes=8 shuffle"),
     (square(3, 32, 320, 3, 2), DESKTOP, "conv2d_8x4 8x4 lanes=64"),
     (square(64, 99, 80, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1_subgroup) 16x50 lanes=8"),
     (square(64, 64, 80, 3), SWIFTSHADER, "conv2d_8x4 8x4 lanes=8"),
     (square(256, 256, 10, 3), LAVAPIPE, "winograd_2x2(conv2d_1x1_subgroup) 32x25 lanes=8"),
     # 64 channels of 1280 x 1280: the transformed input would be 943 MB, over the 128 MiB limit
-    (square(64, 99, 1280, 3), LAVAPIPE, "conv2d 16x4 lanes=8 shuffle"),
+    (square(64, 99, 1280, 3), LAVAPIPE, "conv2d 16x5 lanes=8 shuffle"),
     (square(64, 3, 80, 3), LAVAPIPE, "conv2d 4x8 lanes=8"),
     (square(1, 1, 80, 3, groups=64), LAVAPIPE, "depthwise_conv2d 2x4 lanes=32"),
     # small maps: no lane without work where that can be had
@@ -133,14 +133,14 @@ RULES = [
     # nor a window of any size written out, though it be of one tap
     (square(1, 1, 20, 1, 2**31 - 1, groups=64), LAVAPIPE, "depthwise_conv2d_4x1 1x4 lanes=8"),
     # few channels: the transforms of Winograd's form cost more than it saves
-    (square(16, 32, 24, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
-    (square(32, 32, 20, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
-    (square(16, 16, 160, 3), LAVAPIPE, "conv2d 16x4 lanes=8 shuffle"),
-    (square(32, 32, 40, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
+    (square(16, 32, 24, 3), LAVAPIPE, "conv2d 16x5 lanes=8 shuffle"),
+    (square(32, 32, 20, 3), LAVAPIPE, "conv2d 16x5 lanes=8 shuffle"),
+    (square(16, 16, 160, 3), LAVAPIPE, "conv2d 16x5 lanes=8 shuffle"),
+    (square(32, 32, 40, 3), LAVAPIPE, "conv2d 16x5 lanes=8 shuffle"),
     (square(32, 32, 80, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1_subgroup) 32x25 lanes=8"),
-    (square(64, 64, 14, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
+    (square(64, 64, 14, 3), LAVAPIPE, "conv2d 16x5 lanes=8 shuffle"),
     (square(128, 128, 14, 3), LAVAPIPE, "winograd_4x4(conv2d_1x1_subgroup) 32x16 lanes=8"),
-    (square(64, 64, 10, 3), LAVAPIPE, "conv2d 32x4 lanes=8 shuffle"),
+    (square(64, 64, 10, 3), LAVAPIPE, "conv2d 16x5 lanes=8 shuffle"),
     # F(4x4, 3x3) would have four patches, and 37 MB of weights to read
     (square(512, 512, 7, 3), LAVAPIPE, "winograd_2x2(conv2d_1x1_subgroup) 32x16 lanes=8"),
     # where weights are not shuffled products take longer, and the transforms less beside them

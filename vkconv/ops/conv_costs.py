@@ -36,16 +36,16 @@ def best_pixels(extent: int, choice: Choice, each: int) -> int:
     """The pixels of a tile for ``extent`` of them: fewer where clearly fewer lanes are then idle.
 
     SUBGROUP's are USUAL, unless another number spares a run enough of the ``each`` products that a
-    pixel takes. Of the others: with shuffles 4 or 5, but not 5 with 32 outputs, whose sums take
-    half a second to compile. Without them 8: each weight is then loaded by itself and should serve
-    more pixels (30 % less time through storage buffers). One where all pixels have a lane: 0.4 to
-    0.7 of the time for the layers behind a global pool.
+    pixel takes. Of the others: with shuffles 5 or 4 by 16 outputs, 4 by 32 (more sums take half a
+    second to compile), 7 by 8 and fewer. Without them 8: each weight is then loaded by itself and
+    should serve more pixels (30 % less time through storage buffers). One where all pixels have a
+    lane: 0.4 to 0.7 of the time for the layers behind a global pool.
     """
     if choice.kernel == SUBGROUP:
         return _subgroup_pixels(extent, parts(choice.output_tile), each)
     if extent <= choice.lanes:
         return 1
-    few = (4, 3, 2) if choice.output_tile > 16 else (4, 5, 3, 2)
+    few = {32: (4, 3, 2), 16: (5, 4, 3, 2)}.get(choice.output_tile, (7, 5, 4, 3, 2))
     best, waste = 4, 10.0
     for pixels in few if choice.shuffle else (8, 5, 4, 3, 2):
         unit = pixels * choice.lanes

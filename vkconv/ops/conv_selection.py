@@ -154,6 +154,7 @@ def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
     columns = ceil_div(problem.x.out, problem.x.stride) if problem.transposed else problem.x.out
     if problem.in_channels < 4:  # stems: little work, and a group takes 600 cycles to start
         lanes = _lanes(caps, 32)
+    tile = _cpu_tile(problem, caps, 1 if problem.transposed else problem.x.kernel)
     direct = Choice(_plain(problem), tile, 4, lanes, _shuffles(caps, tile, lanes))
     direct = replace(direct, pixels=best_pixels(columns, replace(direct, lanes=1), each))
     return with_winograd(problem, caps, plain, direct)
@@ -258,16 +259,15 @@ def _shared_fits(caps: DeviceCaps) -> bool:
     return caps.max_shared_memory >= SHARED_BYTES and bool(_shared_lanes(caps))
 
 
-def _cpu_tile(problem: Problem, caps: DeviceCaps) -> int:
+def _cpu_tile(problem: Problem, caps: DeviceCaps, columns: int = 1) -> int:
     """32 outputs an invocation where weights are shuffled and 32 compute no more than 16 would: 5
-    to 10 % less time on lavapipe (3x3, 1x1, Winograd's products); fewer where there are fewer.
+    to 10 % less time on lavapipe (1x1, Winograd's products, transposed); fewer where there are
+    fewer.
 
-    16 for stems and for windows of 5 columns and more, whose code would outgrow the first-level
-    cache: 7x7 10 % less time, a 3x3 stem 6 % more to 2 % less; and half the time to compile."""
-    [*_, tile] = _tiles(problem, (4, 8, 16))
-    written_out = problem.is_flat and not problem.transposed
-    columns = problem.x.kernel if written_out else 1
-    long = columns >= 5 or (columns > 1 and problem.in_channels < 4)
+    16 where the kernel has a few ``columns`` of the window written out, 8 where it has 5 and more.
+    Twice as many outputs take 0 to 7 % less time with Mesa 22.3, and up to 2.2 times as much with
+    25.0 and 26.2 (docs/decisions/0010); and what is half as long compiles in half the time."""
+    [*_, tile] = _tiles(problem, (4, 8) if columns >= 5 else (4, 8, 16))
     wide = ceil_div(problem.out_channels, 32) * 32 <= ceil_div(problem.out_channels, 16) * 16
     shuffles = _shuffles(caps, 32, _lanes(caps, 8))
-    return 32 if tile == 16 and wide and shuffles and not long else tile
+    return 32 if tile == 16 and wide and shuffles and columns == 1 else tile

@@ -88,9 +88,10 @@ class DeformProblem:
 
 def select_tile(out_channels: int, caps: DeviceCaps) -> DeformTile:
     """A sample costs four loads, so it should serve many output channels: on lavapipe 32 at 4
-    pixels take 0.73 of the time of 16 at 4, and 64 at 4 take 0.60 (64 channels, 3x3); without
-    shuffles 64 take three times as long to compile and hardly less to run. Elsewhere as many sums
-    as mobile GPUs keep in registers."""
+    pixels take 0.73 of the time of 16 at 4, and 64 at 3 take 0.65 (64 channels, 3x3); 64 at 4 take
+    0.60 with Mesa 22.3, but with 25.0 and 26.2 1.6 times as long as 64 at 3. Without shuffles 64
+    take three times as long to compile and hardly less to run. Elsewhere as many sums as mobile
+    GPUs keep in registers."""
     cpu = caps.kind == "cpu"
     size = min(8 if cpu else 64, caps.max_workgroup_invocations, caps.max_workgroup_size[0])
     shuffles = cpu and caps.subgroup_shuffle and caps.subgroup_size >= SHUFFLE_LANES
@@ -98,7 +99,7 @@ def select_tile(out_channels: int, caps: DeviceCaps) -> DeformTile:
     outputs = (64 if shuffles else 32) if cpu else 16
     while outputs > 4 and outputs // 2 >= out_channels:
         outputs //= 2
-    pixels = 4 if cpu or outputs < 16 else 2
+    pixels = (3 if outputs == 64 else 4) if cpu or outputs < 16 else 2
     return DeformTile(outputs, pixels, size, shuffles and outputs >= SHUFFLE_LANES)
 
 
