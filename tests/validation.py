@@ -117,8 +117,7 @@ def take_whole_ranges() -> None:
     The batches of a channel slice lie between those of its neighbours, and the planner puts no
     barrier between dispatches on such slices, which share no byte (``Access.meets``, held against
     single bytes in tests/plan/test_barriers.py). Nor does a range begin where the bytes do, but at
-    the alignment before. The layer knows ranges only, and would report it. Models of one image at a
-    time, and all without slices, are planned as ever.
+    the alignment before. The layer knows ranges only, and would report both.
     """
     from vkconv.dispatch import ALIGNMENT, Storage
     from vkconv.plan import lowering
