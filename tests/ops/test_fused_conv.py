@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.harness import Case, assert_close, check_device, random
-from tests.ops.test_conv_selection import on_device
+from tests.ops.test_conv_kernels import on_device
 from tests.sentinels import guarded_arenas
 from tests.small_models import assert_same, expected, floats, model, node
 from vkconv import InferenceSession, shaders, verify

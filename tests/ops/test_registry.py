@@ -62,7 +62,7 @@ NOT_DISPATCHED: dict[tuple[str, str], str] = {
     },
     **{
         ("conv2d_shared", f"access={access},result={result},scale={scale}"): (
-            "only tuning chooses it, or not on a CPU: ops/test_conv_selection, ops/test_fused_conv"
+            "only tuning chooses it, or not on a CPU: ops/test_conv_kernels, ops/test_fused_conv"
         )
         for access, result, scale in (
             *product(("storage_texel", "uniform_texel"), ("c4", "linear"), ("off", "on")),
