@@ -66,7 +66,7 @@ class AsyncRuns:
         """Cancels what waits and lets what the device has come to its end; no run may follow."""
         with self._lock:
             self._closed = True
-            thread, self._thread = self._thread, None
+            thread = self._thread  # kept: Ctrl-C may end this, and whoever closes next goes on
         if thread is None or self._pid != os.getpid():
             return
         while (job := _waiting(self._jobs)) is not None:

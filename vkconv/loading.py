@@ -88,9 +88,10 @@ class LoadedModel:
 
     def finish_keeping(self) -> None:
         """Waits until the plan is kept: before the memory goes that its weights are in."""
-        keeping, self.keeping = self.keeping, None
-        if keeping is not None:
+        keeping = self.keeping
+        if keeping is not None and keeping.ident is not None:
             keeping.join()
+        self.keeping = None  # after it: Ctrl-C may end the wait, and whoever closes next waits on
 
     def compiled(self, planned: Planned, caps: DeviceCaps, device: str) -> CompiledModel:
         """The model with a plan of it, for a file."""

@@ -38,6 +38,10 @@ def _sigint_as_in_a_terminal() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+def handlers() -> list[object]:
+    return [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+
+
 @BOTH
 def test_a_signal_ends_a_command_with_one_line(capsys, number: int, code: int, word: str) -> None:
     def command() -> int:
@@ -45,11 +49,16 @@ def test_a_signal_ends_a_command_with_one_line(capsys, number: int, code: int, w
         time.sleep(10)
         return 0
 
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
     assert guarded("vkconv", command) == code
     assert capsys.readouterr().err == f"vkconv: {word}\n"
-    after = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
-    assert after == before
+    # the process is to end: the next signal does that, and raises nothing on the way
+    assert handlers() == [signal.SIG_DFL] * 3
+
+
+def test_handlers_are_the_callers_again_after_a_command() -> None:
+    before = handlers()
+    assert guarded("vkconv", lambda: 0) == 0
+    assert handlers() == before and signal.default_int_handler in before
 
 
 @BOTH

@@ -110,6 +110,40 @@ def test_a_command_ends_with_one_line_and_no_half_file(
             Image.open(tmp_path / name).load()
 
 
+#: sends the second signal where a command puts things in order, or after it
+TWICE = """
+import os, signal, sys
+from vkconv.cli.terminal import guarded
+
+first, second = map(int, sys.argv[1:3])
+
+def command():
+    try:
+        os.kill(os.getpid(), first)
+    finally:
+        if sys.argv[3] == "within":
+            os.kill(os.getpid(), second)
+
+print("ready", flush=True)
+guarded("vkconv run", command)
+os.kill(os.getpid(), second)
+print("went on")
+"""
+
+
+@pytest.mark.parametrize("where", ["within", "after"])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_process(
+    tmp_path: Path, first: int, second: int, where: str
+) -> None:
+    child = begin(TWICE, str(int(first)), str(int(second)), where, folder=tmp_path)
+    stdout, stderr = child.communicate(timeout=60)
+    assert (child.returncode, stdout) == (-second, "")
+    said = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[first]
+    assert stderr == ("" if where == "within" else f"vkconv run: {said}\n")
+
+
 @pytest.mark.parametrize("during", ["load", "run", "run_async"])
 def test_ctrl_c_leaves_the_session_usable(tmp_path: Path, during: str) -> None:
     child = begin(LIBRARY, during, folder=tmp_path)

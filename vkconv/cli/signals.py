@@ -28,6 +28,7 @@ class _Handler:
 
     def __init__(self) -> None:
         self._waiting = 0
+        self.has_raised = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         is_repeated = number == self._waiting  # who asks twice does not want to wait
@@ -38,16 +39,21 @@ class _Handler:
             signal.setitimer(signal.ITIMER_REAL, _LATER)
             return
         self._waiting = 0
-        if number == signal.SIGTERM:
-            signal.signal(number, signal.SIG_DFL)  # the next one ends it at once
-            raise Terminated
-        raise KeyboardInterrupt
+        # The next one ends the process at once; raised, it would leave half-way what is put in
+        # order now.
+        self.has_raised = True
+        _stop_waiting()
+        for one in _DEFAULTS:
+            if signal.getsignal(one) is self:
+                signal.signal(one, signal.SIG_DFL)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 @contextmanager
 def raised_signals() -> Iterator[None]:
-    """Within the block SIGINT raises KeyboardInterrupt and SIGTERM Terminated; signals that the
-    caller handles or ignores himself are left to him, and so are all outside the main thread."""
+    """Within the block SIGINT raises KeyboardInterrupt and SIGTERM Terminated, once: a second one,
+    in the block or after it, ends the process. Signals that the caller handles or ignores himself
+    are left to him, and so are all outside the main thread."""
     before = {
         number: signal.getsignal(number)
         for number, default in _DEFAULTS.items()
@@ -60,10 +66,16 @@ def raised_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        if _ALARM in before:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, previous in before.items():
-            signal.signal(number, previous)
+        if not handler.has_raised:
+            if _ALARM in before:
+                _stop_waiting()
+            for number, previous in before.items():
+                signal.signal(number, previous)
+
+
+def _stop_waiting() -> None:
+    if _CAN_WAIT:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -83,16 +83,17 @@ def _share(core: Core, pool: CommandPool, fence: Fence, items: deque[Item]) -> N
     threads = [
         threading.Thread(target=_compile_apart, args=(core, items, room)) for _ in range(count)
     ]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         while (item := _taken(items)) is not None:
             _dispatch_nothing(core, pool, fence, [item[2]])
             give_back(GROWTH)
     finally:
         items.clear()  # after an error or Ctrl-C
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
 
 def _compile_apart(core: Core, items: deque[Item], room: int) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -41,8 +42,8 @@ class Program:
     set_layout: Any
     layout: Any
     pipelines: dict[Specialization, Any] = field(default_factory=dict)
-    #: those that threads are making
-    pending: dict[Specialization, Future[Any]] = field(default_factory=dict)
+    #: those that threads make, or have made
+    pending: dict[Specialization, Future[None]] = field(default_factory=dict)
 
 
 class Pipelines:
@@ -51,11 +52,17 @@ class Pipelines:
     def __init__(self, api: Api, device: Any, probe: Probe) -> None:
         self._api, self._device, self._probe = api, device, probe
         self._programs: dict[ShaderModule, Program] = {}
-        self._made: list[Program] = []  # half-made ones too, so that a failure leaks nothing
+        # half-made ones, and what was made twice, too: a failure or Ctrl-C leaks nothing
+        self._made: list[Program] = []
+        self._handles: list[Any] = []
         self._cache = PipelineCache(
             api, device, probe.cache_key, probe.cache_header, probe.allows("pipeline_cache")
         )
         self._grown = False
+        # Ctrl-C may lose a future, but not this count: the device stays until it is nought
+        self._making = 0
+        self._closing = False
+        self._changed = threading.Condition()
         #: those that the driver has seen dispatched (``first_dispatch``)
         self.dispatched: set[Any] = set()
         #: processor seconds that making each one took: how much code it is, its loops unrolled
@@ -78,13 +85,13 @@ class Pipelines:
     def pipeline(self, program: Program, spec: Mapping[str, Number]) -> Any:
         """``program`` specialized by the named constants; others keep their default."""
         key = specialization(program.module, spec)
-        found = program.pipelines.get(key)
-        if found is None:
-            pending = program.pending.pop(key, None)
-            made = self._create_pipeline(program, key) if pending is None else pending.result()
-            found = program.pipelines[key] = made
-            self._grown = True
-        return found
+        if key not in program.pipelines:
+            pending = program.pending.get(key)
+            if pending is None:
+                self._create_pipeline(program, key)
+            else:
+                pending.result()
+        return program.pipelines[key]
 
     def begin(self, wanted: Iterable[tuple[ShaderModule, Mapping[str, Number]]]) -> None:
         """Starts to make these pipelines on threads of their own; ``pipeline`` waits for its one.
@@ -102,7 +109,7 @@ class Pipelines:
             return
         threads = ThreadPoolExecutor(min(MOST_THREADS, usable_cores(), len(new)), "vkconv-compile")
         for (_, key), program in sorted(new.items(), key=lambda i: -len(i[0][0].code)):
-            program.pending[key] = threads.submit(self._create_pipeline, program, key)
+            program.pending[key] = threads.submit(self._create_apart, program, key)
         threads.shutdown(wait=False)  # they end when all is made
 
     def save(self) -> None:
@@ -114,16 +121,13 @@ class Pipelines:
     def close(self) -> None:
         """Destroys everything and saves the cache (some drivers compile at first dispatch)."""
         lib, null = self._api.lib, self._api.ffi.NULL
-        pending = [f for program in self._made for f in program.pending.values()]
-        for future in pending:
-            future.cancel()  # what no thread has begun
-        wait(pending)
+        with self._changed:
+            self._closing = True  # what no thread has begun is not begun any more
+            self._changed.wait_for(lambda: not self._making)
+        while self._handles:
+            lib.vkDestroyPipeline(self._device, self._handles.pop(), null)
         while self._made:
             program = self._made.pop()
-            asked = [f for f in program.pending.values() if not f.cancelled()]
-            done = [f.result() for f in asked if f.exception() is None]
-            for pipeline in [*program.pipelines.values(), *done]:
-                lib.vkDestroyPipeline(self._device, pipeline, null)
             lib.vkDestroyPipelineLayout(self._device, program.layout, null)
             lib.vkDestroyDescriptorSetLayout(self._device, program.set_layout, null)
             lib.vkDestroyShaderModule(self._device, program.handle, null)
@@ -211,7 +215,20 @@ class Pipelines:
         )
         return program
 
-    def _create_pipeline(self, program: Program, key: Specialization) -> Any:
+    def _create_apart(self, program: Program, key: Specialization) -> None:
+        """On a thread: ``close`` waits for it."""
+        with self._changed:
+            if self._closing:
+                raise CancelledError
+            self._making += 1
+        try:
+            self._create_pipeline(program, key)
+        finally:
+            with self._changed:
+                self._making -= 1
+                self._changed.notify_all()
+
+    def _create_pipeline(self, program: Program, key: Specialization) -> None:
         api = self._api
         entries = api.ffi.new("VkSpecializationMapEntry[]", max(1, len(key)))
         for i, (constant, _) in enumerate(key):
@@ -238,11 +255,14 @@ class Pipelines:
             ),
             f"compiling kernel '{program.module.kernel}'",
         )
-        self.effort[out[0]] = time.thread_time() - began
-        return out[0]
+        made = out[0]
+        self._handles.append(made)
+        self.effort[made] = time.thread_time() - began
+        program.pipelines[key] = made
+        self._grown = True
 
 
-def _is_under_way(pending: Future[Any] | None) -> bool:
+def _is_under_way(pending: Future[None] | None) -> bool:
     """Whether a pipeline is being made, or made; what failed once is tried again."""
     return pending is not None and not (pending.done() and pending.exception() is not None)
 

@@ -82,8 +82,8 @@ class Queue:
             self.wait(fence)
         # a fence that stayed signalled would let the wait end before the work
         self._api.check(lib.vkResetFences(self._device, 1, fence.cell), "resetting a fence")
-        fence.pending = True  # before, so that Ctrl-C cannot come between
         try:
+            fence.pending = True  # before, so that Ctrl-C cannot come between
             with self._lock:
                 result = lib.vkQueueSubmit(self.handle, 1, submit, fence.handle)
         except BaseException:  # Ctrl-C, before the driver got the work or after
