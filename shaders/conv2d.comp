@@ -41,7 +41,7 @@ layout(push_constant) uniform Push {
             UNROLL for (int c = 0; c < CHANNELS; c++) {                                                  \
                 float s = subgroupShuffle(w[c], uint(o));                                                \
                 UNROLL for (int p = 0; p < PIXELS; p++)                                                  \
-                    sum[(g * LANES + o) * PIXELS + p] += s * v[(FIRST) + p * (STEP)][c];                 \
+                    ADD_PRODUCT(sum[(g * LANES + o) * PIXELS + p], s, v[(FIRST) + p * (STEP)][c]);       \
             }                                                                                            \
     }
 #else
@@ -50,7 +50,7 @@ layout(push_constant) uniform Push {
         vec4 w = LOAD(weights, w_index + o);                                                             \
         UNROLL for (int c = 0; c < CHANNELS; c++)                                                        \
             UNROLL for (int p = 0; p < PIXELS; p++)                                                      \
-                sum[o * PIXELS + p] += w[c] * v[(FIRST) + p * (STEP)][c];                                \
+                ADD_PRODUCT(sum[o * PIXELS + p], w[c], v[(FIRST) + p * (STEP)][c]);                      \
     }
 #endif
 

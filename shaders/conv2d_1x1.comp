@@ -69,7 +69,7 @@ void main() {
         UNROLL for (int o = 0; o < OUTPUT_TILE; o++) {
             vec4 w = LOAD(weights, w_index + o);
             UNROLL for (int c = 0; c < 4; c++)
-                UNROLL for (int p = 0; p < PIXELS; p++) sum[o * PIXELS + p] += w[c] * v[p][c];
+                UNROLL for (int p = 0; p < PIXELS; p++) ADD_PRODUCT(sum[o * PIXELS + p], w[c], v[p][c]);
         }
         x_index += in_pixels;
         w_index += OUTPUT_TILE;

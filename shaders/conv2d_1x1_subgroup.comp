@@ -84,7 +84,7 @@ void main() {
         UNROLL for (int p = 0; p < PIXELS; p++) {
             int source = eight * LANES + p * PARTS % LANES + part;
             UNROLL for (int c = 0; c < 4; c++)
-                sum[p] += subgroupShuffle(v[p * PARTS / LANES][c], uint(source)) * w[c];
+                ADD_PRODUCT(sum[p], vec4(subgroupShuffle(v[p * PARTS / LANES][c], uint(source))), w[c]);
         }
         x_index += in_pixels;
         w_index += OUTPUT_TILE;

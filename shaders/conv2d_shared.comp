@@ -89,7 +89,7 @@ void main() {
             UNROLL for (int o = 0; o < OUTPUTS; o++) {
                 vec4 w = outputs[k * TILE + band * OUTPUTS + o];
                 UNROLL for (int c = 0; c < 4; c++)
-                    UNROLL for (int p = 0; p < PIXELS; p++) sum[o * PIXELS + p] += w[c] * v[p][c];
+                    UNROLL for (int p = 0; p < PIXELS; p++) ADD_PRODUCT(sum[o * PIXELS + p], w[c], v[p][c]);
             }
         }
         barrier();

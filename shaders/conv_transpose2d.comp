@@ -81,14 +81,15 @@ void main() {
                     UNROLL for (int o = 0; o < LANES; o++)
                         UNROLL for (int c = 0; c < 4; c++) {
                             float s = subgroupShuffle(w[c], uint(o));
-                            UNROLL for (int p = 0; p < PIXELS; p++) sum[(g * LANES + o) * PIXELS + p] += s * v[p][c];
+                            UNROLL for (int p = 0; p < PIXELS; p++)
+                                ADD_PRODUCT(sum[(g * LANES + o) * PIXELS + p], s, v[p][c]);
                         }
                 }
 #else
                 UNROLL for (int o = 0; o < OUTPUT_TILE; o++) {
                     vec4 w = LOAD(weights, w_index + o);
                     UNROLL for (int c = 0; c < 4; c++)
-                        UNROLL for (int p = 0; p < PIXELS; p++) sum[o * PIXELS + p] += w[c] * v[p][c];
+                        UNROLL for (int p = 0; p < PIXELS; p++) ADD_PRODUCT(sum[o * PIXELS + p], w[c], v[p][c]);
                 }
 #endif
                 x_plane += plane;

@@ -72,23 +72,27 @@ void main() {
             int w_index = w_base + (begin * taps + tap) * OUTPUT_TILE;
             for (int k = begin; k < end; k++) {
                 vec4 v[PIXELS];
-                UNROLL for (int p = 0; p < PIXELS; p++)
-                    v[p] = LOAD(x, x_index + at[p].x) * weight[p].x + LOAD(x, x_index + at[p].y) * weight[p].y
-                         + LOAD(x, x_index + at[p].z) * weight[p].z + LOAD(x, x_index + at[p].w) * weight[p].w;
+                UNROLL for (int p = 0; p < PIXELS; p++) {
+                    v[p] = LOAD(x, x_index + at[p].x) * weight[p].x;
+                    ADD_PRODUCT(v[p], LOAD(x, x_index + at[p].y), vec4(weight[p].y));
+                    ADD_PRODUCT(v[p], LOAD(x, x_index + at[p].z), vec4(weight[p].z));
+                    ADD_PRODUCT(v[p], LOAD(x, x_index + at[p].w), vec4(weight[p].w));
+                }
 #if defined(SHUFFLE_ON)
                 UNROLL for (int g = 0; g < OUTPUT_TILE / LANES; g++) {
                     vec4 w = LOAD(weights, w_index + g * LANES);
                     UNROLL for (int o = 0; o < LANES; o++)
                         UNROLL for (int c = 0; c < 4; c++) {
                             float s = subgroupShuffle(w[c], uint(o));
-                            UNROLL for (int p = 0; p < PIXELS; p++) sum[(g * LANES + o) * PIXELS + p] += s * v[p][c];
+                            UNROLL for (int p = 0; p < PIXELS; p++)
+                                ADD_PRODUCT(sum[(g * LANES + o) * PIXELS + p], s, v[p][c]);
                         }
                 }
 #else
                 UNROLL for (int o = 0; o < OUTPUT_TILE; o++) {
                     vec4 w = LOAD(weights, w_index + o);
                     UNROLL for (int c = 0; c < 4; c++)
-                        UNROLL for (int p = 0; p < PIXELS; p++) sum[o * PIXELS + p] += w[c] * v[p][c];
+                        UNROLL for (int p = 0; p < PIXELS; p++) ADD_PRODUCT(sum[o * PIXELS + p], w[c], v[p][c]);
                 }
 #endif
                 x_index += plane;

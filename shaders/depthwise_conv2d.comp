@@ -70,7 +70,7 @@ void main() {
                 if (r == q * STRIDE_Y + ky * DILATION_Y)
                     UNROLL for (int kx = 0; kx < KERNEL_W; kx++)
                         UNROLL for (int p = 0; p < PIXELS; p++)
-                            sum[q * PIXELS + p] += w[ky * KERNEL_W + kx] * v[p * STRIDE_X + kx * DILATION_X];
+                            ADD_PRODUCT(sum[q * PIXELS + p], w[ky * KERNEL_W + kx], v[p * STRIDE_X + kx * DILATION_X]);
     }
     int place = (block * out_height + oy) * out_width + ox;
     int y_index = y_offset + batch * y_batch + place;

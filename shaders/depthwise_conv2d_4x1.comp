@@ -52,10 +52,10 @@ void main() {
         for (int kx = 0; kx < kernel_w; kx++) {
             w_index++;
             vec4 w = LOAD(weights, w_index);
-            a0 += w * read_column(row, column, row_inside);
-            a1 += w * read_column(row, column + stride_x, row_inside);
-            a2 += w * read_column(row, column + 2 * stride_x, row_inside);
-            a3 += w * read_column(row, column + 3 * stride_x, row_inside);
+            ADD_PRODUCT(a0, w, read_column(row, column, row_inside));
+            ADD_PRODUCT(a1, w, read_column(row, column + stride_x, row_inside));
+            ADD_PRODUCT(a2, w, read_column(row, column + 2 * stride_x, row_inside));
+            ADD_PRODUCT(a3, w, read_column(row, column + 3 * stride_x, row_inside));
             column += dilation_x;
         }
     }

@@ -77,7 +77,7 @@ void main() {
                     int texel = x_offset + batch * x_batch + (iz * in_size[1] + iy) * in_size[2] + ix;
                     UNROLL for (int c = 0; c < 4; c++) {
                         int channel = first[c] + k;
-                        sum[c] += w[c] * LOAD(x, texel + (channel >> 2) * plane)[channel & 3];
+                        ADD_PRODUCT(sum[c], w[c], LOAD(x, texel + (channel >> 2) * plane)[channel & 3]);
                     }
                 }
             }

@@ -52,7 +52,7 @@ void main() {
                     int lane = channel & 3;
                     float v = LOAD(x, texel + at.x)[lane] * weight.x + LOAD(x, texel + at.y)[lane] * weight.y
                             + LOAD(x, texel + at.z)[lane] * weight.z + LOAD(x, texel + at.w)[lane] * weight.w;
-                    sum[c] += LOAD(weights, w_base + 1 + k * taps + tap)[c] * v;
+                    ADD_PRODUCT(sum[c], LOAD(weights, w_base + 1 + k * taps + tap)[c], v);
                 }
             }
         }

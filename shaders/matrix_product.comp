@@ -121,10 +121,10 @@ void compute(int batch, int row, int first_column) {
             vec4 b2 = LOAD(b, at + 2 * panel), b3 = LOAD(b, at + 3 * panel);
             UNROLL for (int i = 0; i < tile_rows; i++) {
                 vec4 s = sum[i * tile_columns + j];
-                s += av[i].x * b0;
-                s += av[i].y * b1;
-                s += av[i].z * b2;
-                s += av[i].w * b3;
+                ADD_PRODUCT(s, vec4(av[i].x), b0);
+                ADD_PRODUCT(s, vec4(av[i].y), b1);
+                ADD_PRODUCT(s, vec4(av[i].z), b2);
+                ADD_PRODUCT(s, vec4(av[i].w), b3);
                 sum[i * tile_columns + j] = s;
             }
         }

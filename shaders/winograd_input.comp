@@ -27,12 +27,14 @@ layout(push_constant) uniform Push {
 // B^T times the values of a row or a column
 void transform(vec4 d[PATCH], out vec4 e[PATCH]) {
 #if defined(SIZE_F4)
-    e[0] = 4.0 * d[0] - 5.0 * d[2] + d[4];
-    e[1] = -4.0 * d[1] - 4.0 * d[2] + d[3] + d[4];
-    e[2] = 4.0 * d[1] - 4.0 * d[2] - d[3] + d[4];
-    e[3] = -2.0 * d[1] - d[2] + 2.0 * d[3] + d[4];
-    e[4] = 2.0 * d[1] - d[2] - 2.0 * d[3] + d[4];
-    e[5] = 4.0 * d[1] - 5.0 * d[3] + d[5];
+    vec4 four = vec4(4.0), even = fma(-four, d[2], d[4]), odd = fma(-four, d[1], d[3]);
+    vec4 even2 = d[4] - d[2], odd2 = 2.0 * (d[3] - d[1]);
+    e[0] = fma(four, d[0], fma(vec4(-5.0), d[2], d[4]));
+    e[1] = even + odd;
+    e[2] = even - odd;
+    e[3] = even2 + odd2;
+    e[4] = even2 - odd2;
+    e[5] = fma(four, d[1], fma(vec4(-5.0), d[3], d[5]));
 #else
     e[0] = d[0] - d[2];
     e[1] = d[1] + d[2];

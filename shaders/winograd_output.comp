@@ -30,10 +30,11 @@ layout(push_constant) uniform Push {
 // A^T times the values of a row or a column
 void transform(vec4 m[PATCH], out vec4 s[OUTPUTS]) {
 #if defined(SIZE_F4)
-    s[0] = m[0] + m[1] + m[2] + m[3] + m[4];
-    s[1] = m[1] - m[2] + 2.0 * m[3] - 2.0 * m[4];
-    s[2] = m[1] + m[2] + 4.0 * m[3] + 4.0 * m[4];
-    s[3] = m[1] - m[2] + 8.0 * m[3] - 8.0 * m[4] + m[5];
+    vec4 sum1 = m[1] + m[2], sum2 = m[3] + m[4], difference1 = m[1] - m[2], difference2 = m[3] - m[4];
+    s[0] = m[0] + sum1 + sum2;
+    s[1] = fma(vec4(2.0), difference2, difference1);
+    s[2] = fma(vec4(4.0), sum2, sum1);
+    s[3] = fma(vec4(8.0), difference2, difference1) + m[5];
 #else
     s[0] = m[0] + m[1] + m[2];
     s[1] = m[1] - m[2] - m[3];

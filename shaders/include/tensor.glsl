@@ -8,6 +8,10 @@
 #extension GL_EXT_control_flow_attributes : require
 #define UNROLL [[unroll]]
 
+// sum += a * b in one rounding where that is quicker: compilers for GPUs join a product and a sum in any case,
+// lavapipe's since Mesa 26 only where it is asked for, and older ones do both
+#define ADD_PRODUCT(sum, a, b) sum = fma(a, b, sum)
+
 #if defined(ACCESS_STORAGE_TEXEL)
 #define READ_VEC4(B, N) layout(set = 0, binding = B, rgba32f) readonly uniform imageBuffer N
 #define LOAD(N, index) imageLoad(N, index)
