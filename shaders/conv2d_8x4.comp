@@ -34,9 +34,18 @@ layout(push_constant) uniform Push {
 #endif
 };
 
-// four outputs' weights for four input channels, one output a column: v * m is four scalar products
+// four outputs' weights for four input channels, one channel a column
 #define LOAD_OUTPUTS(index)                                                                                            \
-    mat4(LOAD(weights, index), LOAD(weights, (index) + 1), LOAD(weights, (index) + 2), LOAD(weights, (index) + 3))
+    transpose(mat4(LOAD(weights, index), LOAD(weights, (index) + 1), LOAD(weights, (index) + 2),                       \
+                   LOAD(weights, (index) + 3)))
+
+// Not sum += w * v: products that are summed before the sum takes them cost a fifth operation.
+void add_products(inout vec4 sum, mat4 w, vec4 v) {
+    ADD_PRODUCT(sum, w[0], vec4(v.x));
+    ADD_PRODUCT(sum, w[1], vec4(v.y));
+    ADD_PRODUCT(sum, w[2], vec4(v.z));
+    ADD_PRODUCT(sum, w[3], vec4(v.w));
+}
 
 #if defined(SCALE_ON)
 vec4 factor; // of the block that is read
@@ -103,10 +112,12 @@ void main() {
                 vec4 v2 = read_column(row, column + 2 * step_x, row_inside);
                 vec4 v3 = read_column(row, column + 3 * step_x, row_inside);
                 mat4 w = LOAD_OUTPUTS(w_index);
-                a0 += v0 * w, a1 += v1 * w, a2 += v2 * w, a3 += v3 * w;
+                add_products(a0, w, v0), add_products(a1, w, v1);
+                add_products(a2, w, v2), add_products(a3, w, v3);
                 if (WIDE) {
                     w = LOAD_OUTPUTS(w_index + 4);
-                    b0 += v0 * w, b1 += v1 * w, b2 += v2 * w, b3 += v3 * w;
+                    add_products(b0, w, v0), add_products(b1, w, v1);
+                    add_products(b2, w, v2), add_products(b3, w, v3);
                 }
                 column += dilation_x;
                 w_index += TILE;

@@ -29,9 +29,18 @@ layout(push_constant) uniform Push {
     float alpha, beta;
 };
 
-// four outputs' weights for four input channels, one output a column: v * m is four scalar products
+// four outputs' weights for four input channels, one channel a column
 #define LOAD_OUTPUTS(index)                                                                                            \
-    mat4(LOAD(weights, index), LOAD(weights, (index) + 1), LOAD(weights, (index) + 2), LOAD(weights, (index) + 3))
+    transpose(mat4(LOAD(weights, index), LOAD(weights, (index) + 1), LOAD(weights, (index) + 2),                       \
+                   LOAD(weights, (index) + 3)))
+
+// Not sum += w * v: products that are summed before the sum takes them cost a fifth operation.
+void add_products(inout vec4 sum, mat4 w, vec4 v) {
+    ADD_PRODUCT(sum, w[0], vec4(v.x));
+    ADD_PRODUCT(sum, w[1], vec4(v.y));
+    ADD_PRODUCT(sum, w[2], vec4(v.z));
+    ADD_PRODUCT(sum, w[3], vec4(v.w));
+}
 
 // columns outside the map read a texel inside it and count as zero
 vec4 read_column(int row, int column, bool row_inside) {
@@ -86,10 +95,12 @@ void main() {
                 vec4 v3 = read_column(x_row, ix + 3 * strips, row_inside);
                 int tap = w_index + (ky * kernel_w + kx) * TILE;
                 mat4 w = LOAD_OUTPUTS(tap);
-                a0 += v0 * w, a1 += v1 * w, a2 += v2 * w, a3 += v3 * w;
+                add_products(a0, w, v0), add_products(a1, w, v1);
+                add_products(a2, w, v2), add_products(a3, w, v3);
                 if (WIDE) {
                     w = LOAD_OUTPUTS(tap + 4);
-                    b0 += v0 * w, b1 += v1 * w, b2 += v2 * w, b3 += v3 * w;
+                    add_products(b0, w, v0), add_products(b1, w, v1);
+                    add_products(b2, w, v2), add_products(b3, w, v3);
                 }
                 ix -= INPUT_STEP_X;
             }
