@@ -2,6 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on; result = c4, linear)
 #include "convolution.glsl"
+#include "small_tile.glsl"
 // Direct convolution, any kernel, stride, padding and dilation; groups of whole channel blocks. The small tile: 8 (or,
 // without WIDE, 4) output channels at 4 pixels an invocation, written out in vec4 sums, so that nothing depends on the
 // driver's compiler unrolling a loop or keeping an array in registers.
@@ -33,19 +34,6 @@ layout(push_constant) uniform Push {
     int scale_offset, scale_batch;
 #endif
 };
-
-// four outputs' weights for four input channels, one channel a column
-#define LOAD_OUTPUTS(index)                                                                                            \
-    transpose(mat4(LOAD(weights, index), LOAD(weights, (index) + 1), LOAD(weights, (index) + 2),                       \
-                   LOAD(weights, (index) + 3)))
-
-// Not sum += w * v: products that are summed before the sum takes them cost a fifth operation.
-void add_products(inout vec4 sum, mat4 w, vec4 v) {
-    ADD_PRODUCT(sum, w[0], vec4(v.x));
-    ADD_PRODUCT(sum, w[1], vec4(v.y));
-    ADD_PRODUCT(sum, w[2], vec4(v.z));
-    ADD_PRODUCT(sum, w[3], vec4(v.w));
-}
 
 #if defined(SCALE_ON)
 vec4 factor; // of the block that is read

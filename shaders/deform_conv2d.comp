@@ -73,10 +73,7 @@ void main() {
             for (int k = begin; k < end; k++) {
                 vec4 v[PIXELS];
                 UNROLL for (int p = 0; p < PIXELS; p++) {
-                    v[p] = LOAD(x, x_index + at[p].x) * weight[p].x;
-                    ADD_PRODUCT(v[p], LOAD(x, x_index + at[p].y), vec4(weight[p].y));
-                    ADD_PRODUCT(v[p], LOAD(x, x_index + at[p].z), vec4(weight[p].z));
-                    ADD_PRODUCT(v[p], LOAD(x, x_index + at[p].w), vec4(weight[p].w));
+                    SAMPLE(v[p], x, x_index, at[p], weight[p])
                 }
 #if defined(SHUFFLE_ON)
                 UNROLL for (int g = 0; g < OUTPUT_TILE / LANES; g++) {

@@ -40,8 +40,9 @@ void main() {
             int from = x_offset + n * x_batch + block * plane;
             int to = y_offset + (n * blocks + block) * places + i;
             for (int k = 0; k < count; k++) {
-                y[to] = LOAD(x, from + at.x) * weight.x + LOAD(x, from + at.y) * weight.y
-                      + LOAD(x, from + at.z) * weight.z + LOAD(x, from + at.w) * weight.w;
+                vec4 v;
+                SAMPLE(v, x, from, at, weight)
+                y[to] = v;
                 from += plane;
                 to += places;
             }

@@ -48,11 +48,9 @@ void main() {
                         bilinear(place.xyz, height, width, at, weight);
                         last_part = part;
                     }
-                    int texel = x_offset + n * x_batch + (channel >> 2) * plane;
-                    int lane = channel & 3;
-                    float v = LOAD(x, texel + at.x)[lane] * weight.x + LOAD(x, texel + at.y)[lane] * weight.y
-                            + LOAD(x, texel + at.z)[lane] * weight.z + LOAD(x, texel + at.w)[lane] * weight.w;
-                    ADD_PRODUCT(sum[c], LOAD(weights, w_base + 1 + k * taps + tap)[c], v);
+                    vec4 v;
+                    SAMPLE(v, x, x_offset + n * x_batch + (channel >> 2) * plane, at, weight)
+                    ADD_PRODUCT(sum[c], LOAD(weights, w_base + 1 + k * taps + tap)[c], v[channel & 3]);
                 }
             }
         }

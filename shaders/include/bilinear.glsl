@@ -18,4 +18,11 @@ void bilinear(vec3 place, int height, int width, out ivec4 at, out vec4 weight) 
     weight = vec4(rows.x * columns, rows.y * columns);
 }
 
+// vec4 `v`: tensor N's value there; `from`: the index of the map's first pixel
+#define SAMPLE(v, N, from, at, weight)                                                                                 \
+    v = LOAD(N, (from) + (at).x) * (weight).x;                                                                         \
+    ADD_PRODUCT(v, LOAD(N, (from) + (at).y), vec4((weight).y));                                                        \
+    ADD_PRODUCT(v, LOAD(N, (from) + (at).z), vec4((weight).z));                                                        \
+    ADD_PRODUCT(v, LOAD(N, (from) + (at).w), vec4((weight).w));
+
 #endif

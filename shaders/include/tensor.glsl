@@ -9,7 +9,7 @@
 #define UNROLL [[unroll]]
 
 // sum += a * b in one rounding where that is quicker: compilers for GPUs join a product and a sum in any case,
-// lavapipe's since Mesa 26 only where it is asked for, and older ones do both
+// lavapipe of Mesa 26.2 only where it is asked for, older ones never
 #define ADD_PRODUCT(sum, a, b) sum = fma(a, b, sum)
 
 #if defined(ACCESS_STORAGE_TEXEL)
