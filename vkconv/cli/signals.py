@@ -38,15 +38,20 @@ class _Handler:
             self._waiting = number
             signal.setitimer(signal.ITIMER_REAL, _LATER)
             return
-        self._waiting = 0
+        self.stop_waiting()
         # The next one ends the process at once; raised, it would leave half-way what is put in
         # order now.
         self.has_raised = True
-        _stop_waiting()
         for one in _DEFAULTS:
             if signal.getsignal(one) is self:
                 signal.signal(one, signal.SIG_DFL)
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    def stop_waiting(self) -> None:
+        """No alarm comes any more; one of the caller's own is left to him."""
+        if self._waiting:
+            self._waiting = 0
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager
@@ -67,15 +72,9 @@ def raised_signals() -> Iterator[None]:
         yield
     finally:
         if not handler.has_raised:
-            if _ALARM in before:
-                _stop_waiting()
+            handler.stop_waiting()
             for number, previous in before.items():
                 signal.signal(number, previous)
-
-
-def _stop_waiting() -> None:
-    if _CAN_WAIT:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
