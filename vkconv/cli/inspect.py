@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections import Counter
@@ -51,6 +52,18 @@ def _parser(program: str) -> Parser:
         metavar="PASS",
         help="print the graph as it is after one rewriting pass; 'all' for the last; needs no GPU",
     )
+    shown.add_argument(
+        "--pipelines",
+        action="store_true",
+        help="have the driver compile each kernel of the plan, and print what its compiler says of "
+        "it: registers, spilling, scratch memory, occupancy, code size (each in the driver's own "
+        "unit); nothing is run",
+    )
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="with --pipelines: write all that the driver says as JSON; - for stdout",
+    )
     return parser
 
 
@@ -58,7 +71,9 @@ def _inspect(program: str, arguments: list[str]) -> int:
     parser = _parser(program)
     options = parser.parse_args(arguments)
     if options.shape and options.after is not None:
-        parser.error("--shape goes with the placement or --plan, not with --after")
+        parser.error("--shape goes with the placement, --plan or --pipelines, not with --after")
+    if options.json is not None and not options.pipelines:
+        parser.error("--json goes with --pipelines")
     from vkconv.plan_file import is_plan
 
     compiled = is_plan(options.model)
@@ -71,6 +86,10 @@ def _inspect(program: str, arguments: list[str]) -> int:
 
         after = None if options.after == "all" else options.after
         _print_lines(describe_graph(options.model, after=after))
+        return 0
+
+    if options.pipelines:
+        _print_pipelines(options)
         return 0
 
     if options.plan:
@@ -204,6 +223,26 @@ def _print_placement(console: Console, options: argparse.Namespace) -> None:
     print_pairs(console, [("device", device), ("placed", summary or "no nodes")])
     if not is_planned:
         console.print(_HINT)
+
+
+def _print_pipelines(options: argparse.Namespace) -> None:
+    from vkconv.cli.output import check_apart, check_writable
+    from vkconv.cli.pipeline_report import print_pipelines, record
+    from vkconv.files import write_bytes
+    from vkconv.pipeline_statistics import compile_pipelines
+
+    if options.json not in (None, "-"):
+        check_writable(options.json, "the JSON")
+        check_apart([("the JSON", options.json)], [("the model", options.model)])
+    found = compile_pipelines(options.model, shapes=options.shape, device=options.device)
+    if options.json is not None:
+        text = json.dumps(record(options.model, found), indent=1) + "\n"
+        if options.json == "-":
+            print(text, end="")
+        else:
+            write_bytes(options.json, text.encode(), "the JSON")
+    console = console_on(sys.stderr if options.json == "-" else sys.stdout)
+    print_pipelines(console, options.model, found)
 
 
 def _print_lines(text: str) -> None:

@@ -7,12 +7,17 @@ ONNX nor operators.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from vkconv.capabilities import DeviceInfo
 from vkconv.device.base import Device, Executable, StepTime
 from vkconv.device.reference import ReferenceDevice
+from vkconv.errors import DeviceError
 
-__all__ = ["Device", "Executable", "StepTime", "devices", "open_device"]
+if TYPE_CHECKING:
+    from vkconv.device.vulkan.statistics import PipelineCompiler
+
+__all__ = ["Device", "Executable", "StepTime", "devices", "open_compiler", "open_device"]
 
 
 def devices() -> list[DeviceInfo]:
@@ -33,14 +38,46 @@ def open_device(choice: str | int = "auto") -> Device:
     integrated, then virtual, then a CPU driver. Raises DeviceError, listing what there is, where
     nothing fits.
     """
-    if choice == "auto":
-        choice = os.environ.get("VKCONV_DEVICE", "").strip() or "auto"
-    if isinstance(choice, str) and choice.strip().lower() == "reference":
+    choice = _meant(choice)
+    engine = _engine(choice)
+    if engine == "reference":
         return ReferenceDevice()
-    if isinstance(choice, str) and choice.strip().lower().partition(":")[0] == "kompute":
+    if engine == "kompute":
         from vkconv.device.kompute.device import KomputeDevice
 
-        return KomputeDevice(choice)
+        return KomputeDevice(str(choice))
     from vkconv.device.vulkan.device import VulkanDevice
 
     return VulkanDevice(choice)
+
+
+def open_compiler(choice: str | int = "auto") -> PipelineCompiler:
+    """A Vulkan device that compiles and runs nothing, for what its driver says of the kernels.
+
+    The choice as ``open_device`` takes it; "reference" and "kompute" have no compiler to ask.
+    Raises DeviceError for these, where nothing fits, and where the driver says nothing.
+    """
+    choice = _meant(choice)
+    from vkconv.device.vulkan.statistics import EXTENSION, PipelineCompiler
+
+    if _engine(choice) != "vulkan":
+        raise DeviceError(
+            f"device '{choice}' compiles nothing that could be asked about by {EXTENSION}; choose "
+            "a Vulkan device, as 'vkconv devices' lists them"
+        )
+    return PipelineCompiler(choice)
+
+
+def _meant(choice: str | int) -> str | int:
+    """The choice, with what VKCONV_DEVICE says for "auto"."""
+    if choice == "auto":
+        return os.environ.get("VKCONV_DEVICE", "").strip() or "auto"
+    return choice
+
+
+def _engine(choice: str | int) -> str:
+    """Of what a choice names a device: "reference", "kompute" or "vulkan"."""
+    named = str(choice).strip().lower()
+    if named == "reference":
+        return "reference"
+    return "kompute" if named.partition(":")[0] == "kompute" else "vulkan"

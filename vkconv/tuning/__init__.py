@@ -13,7 +13,7 @@ for the shape on the device (``ops.conv_selection``).
 from __future__ import annotations
 
 from vkconv.tuning.record import Target, Timing, read_record, record_path, save_record, target_of
-from vkconv.tuning.tuned import Progress, TunedChoices, Tuning
+from vkconv.tuning.tuned import Progress, TunedChoices, Tuning, known_choices
 
 __all__ = [
     "Progress",
@@ -21,6 +21,7 @@ __all__ = [
     "Timing",
     "TunedChoices",
     "Tuning",
+    "known_choices",
     "read_record",
     "record_path",
     "save_record",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vkconv.capabilities import DeviceCaps, DeviceInfo
 from vkconv.device.base import Device
 from vkconv.errors import (
     DeviceLostError,
@@ -23,6 +24,8 @@ from vkconv.errors import (
 from vkconv.ir import Graph
 from vkconv.tuning.record import (
     VARIABLE,
+    Layers,
+    Target,
     Timing,
     check_replaceable,
     encode_record,
@@ -85,22 +88,11 @@ class TunedChoices:
         self._device = device
         self._target = target_of(device.info, device.caps)
         path = None if device.caps.host_only else record_path(given)
-        self._named = given is not None or bool(os.environ.get(VARIABLE, "").strip())
+        self._named = _is_named(given)
         self.path: Path | None = path
-        record = None if path is None else read_record(path)
-        if path is not None and record is None and self._named:
-            if writes:
-                check_replaceable(path)
-            else:
-                warnings.warn(
-                    f"'{path}' is missing or no tuning record; kernels are chosen by rule",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
-        layers = (record or {}).get(self._target, {})
-        self._known: dict[str, Timing] = dict(layers)
+        self._known = _layers(path, self._target, named=self._named, writes=writes)
         #: ``Problem.key`` to the text of a ``Choice``
-        self.choices: dict[str, str] = {key: t.choice for key, t in layers.items()}
+        self.choices: dict[str, str] = _choices(self._known)
         self._fresh: set[str] = set()
 
     @property
@@ -144,6 +136,35 @@ class TunedChoices:
         with suppress(OSError, InvalidInputError):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             save_record(self.path, self._target, found)
+
+
+def known_choices(info: DeviceInfo, caps: DeviceCaps) -> dict[str, str]:
+    """The user's record's choices for a device that is not opened to run: as ``TunedChoices``."""
+    return _choices(_layers(record_path(), target_of(info, caps), named=_is_named(None)))
+
+
+def _choices(layers: Layers) -> dict[str, str]:
+    return {key: timing.choice for key, timing in layers.items()}
+
+
+def _is_named(given: str | os.PathLike[str] | None) -> bool:
+    """Whether somebody named the record: the caller, or VKCONV_TUNING."""
+    return given is not None or bool(os.environ.get(VARIABLE, "").strip())
+
+
+def _layers(path: Path | None, target: Target, *, named: bool, writes: bool = False) -> Layers:
+    """What the record at ``path`` knows of a device; warns as ``TunedChoices`` says."""
+    record = None if path is None else read_record(path)
+    if path is not None and record is None and named:
+        if writes:
+            check_replaceable(path)
+        else:
+            warnings.warn(
+                f"'{path}' is missing or no tuning record; kernels are chosen by rule",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+    return dict((record or {}).get(target, {}))
 
 
 class _Asking(dict[str, str]):

@@ -15,7 +15,7 @@ from vkconv.device.base import from_device
 from vkconv.device.kompute.submissions import Slot, lifetimes, share_memory
 from vkconv.device.kompute.tensors import padded
 from vkconv.device.segments import Segment, byte_range
-from vkconv.device.vulkan.pipelines import push_bytes, specialization
+from vkconv.device.vulkan.named_constants import push_bytes, specialization
 from vkconv.dispatch import Dispatch, Plan, PushValue, Storage, View
 from vkconv.errors import DeviceError
 from vkconv.ir import Array

@@ -13,14 +13,14 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from vkconv import shaders
 from vkconv.device.vulkan.constants import Constants
 from vkconv.device.vulkan.enumerate import choose, probes
 from vkconv.device.vulkan.executable import VulkanExecutable
-from vkconv.device.vulkan.loader import c_string, instance
+from vkconv.device.vulkan.loader import Api, c_string, instance
 from vkconv.device.vulkan.memory import Memory
 from vkconv.device.vulkan.pipelines import Pipelines
 from vkconv.device.vulkan.probe import Probe
@@ -40,6 +40,36 @@ class Resource(Protocol):
         ...
 
 
+def create_device(
+    api: Api, probe: Probe, extensions: Sequence[str] = (), features: Any = None
+) -> Any:
+    """A VkDevice with one queue. ``features``: a structure of the extensions' features, or none."""
+    queues = api.struct(
+        "VkDeviceQueueCreateInfo",
+        queueFamilyIndex=probe.queue_family,
+        queueCount=1,
+        pQueuePriorities=api.ffi.new("float[1]", [1.0]),
+    )
+    # VUID-VkDeviceCreateInfo-pProperties-04451: a device that lists it is opened with it
+    wanted = [n for n in ("VK_KHR_portability_subset",) if n in probe.extensions]
+    names = [c_string(api, name) for name in (*wanted, *extensions)]
+    info = api.struct(
+        "VkDeviceCreateInfo",
+        pNext=api.ffi.NULL if features is None else features,
+        queueCreateInfoCount=1,
+        pQueueCreateInfos=queues,
+        enabledExtensionCount=len(names),
+        ppEnabledExtensionNames=api.ffi.new("char *[]", names),
+        # Out-of-range reads give some value of the buffer or zero instead of anything at all:
+        # models are untrusted. Every device has the feature (spec 47.1); on lavapipe its cost is
+        # not measurable.
+        pEnabledFeatures=api.struct("VkPhysicalDeviceFeatures", robustBufferAccess=1),
+    )
+    return api.create(
+        api.lib.vkCreateDevice, probe.physical, info, "VkDevice", f"opening '{probe.info.name}'"
+    )
+
+
 class Core:
     """The driver objects behind a VulkanDevice."""
 
@@ -47,30 +77,7 @@ class Core:
         self.system = instance()
         self.api = api = self.system.api
         self.probe = probe
-        priority = api.ffi.new("float[1]", [1.0])
-        queues = api.struct(
-            "VkDeviceQueueCreateInfo",
-            queueFamilyIndex=probe.queue_family,
-            queueCount=1,
-            pQueuePriorities=priority,
-        )
-        # Out-of-range reads give some value of the buffer or zero instead of anything at all:
-        # models are untrusted. Every device has the feature (spec 47.1); on lavapipe its cost is
-        # not measurable.
-        features = api.struct("VkPhysicalDeviceFeatures", robustBufferAccess=1)
-        names = [c_string(api, n) for n in ("VK_KHR_portability_subset",) if n in probe.extensions]
-        extensions = api.ffi.new("char *[]", names)
-        info = api.struct(
-            "VkDeviceCreateInfo",
-            queueCreateInfoCount=1,
-            pQueueCreateInfos=queues,
-            enabledExtensionCount=len(names),
-            ppEnabledExtensionNames=extensions,
-            pEnabledFeatures=features,
-        )
-        self.handle = api.create(
-            api.lib.vkCreateDevice, probe.physical, info, "VkDevice", f"opening '{probe.info.name}'"
-        )
+        self.handle = create_device(api, probe)
         #: guards memory, constants and pipelines
         self.lock = threading.RLock()
         try:

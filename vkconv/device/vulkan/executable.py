@@ -18,7 +18,7 @@ from vkconv.device.base import StepTime, Targets, fill, from_device, to_device
 from vkconv.device.host import Slots, feed_of, output_of, run_host_step
 from vkconv.device.segments import Segment, split
 from vkconv.device.vulkan.first_dispatch import dispatch_first
-from vkconv.device.vulkan.pipelines import push_bytes
+from vkconv.device.vulkan.named_constants import push_bytes
 from vkconv.device.vulkan.profiling import Profiler
 from vkconv.device.vulkan.recording import BoundDispatch
 from vkconv.device.vulkan.resources import Resources

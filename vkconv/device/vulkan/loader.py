@@ -85,10 +85,19 @@ class Api:
         count = self.ffi.new("uint32_t *")
         result = function(*head, count, self.ffi.NULL)
         found = self.ffi.new(f"{element}[]", count[0])
+        stype = _structure_type(element)
+        if stype is not None:
+            for row in found:
+                row.sType = getattr(self.c, stype)
         if result is None or result == 0:
             result = function(*head, count, found)
         self.check(result or 0, f"listing {element}")
         return [pick(found[i]) for i in range(count[0])]
+
+    def extension_function(self, device: Any, name: str) -> Any:
+        """A function of an extension that the device was opened with: libvulkan exports none."""
+        address = self.lib.vkGetDeviceProcAddr(device, c_string(self, name))
+        return self.ffi.cast(f"PFN_{name}", address)
 
     def create(self, function: Any, parent: Any, info: Any, handle: str, doing: str) -> Any:
         """Calls ``vkCreateX(parent, info, NULL, &handle)`` and returns the handle."""
@@ -97,14 +106,20 @@ class Api:
         return out[0]
 
 
+#: where a word of a structure's name ends: a suffix in capitals (KHR, EXT) is one word
+_WORD_END = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[0-9])")
+
+
 @cache
 def _structure_type(name: str) -> str | None:
-    """``VkBufferCopy`` -> None, ``VkSubmitInfo`` -> ``VK_STRUCTURE_TYPE_SUBMIT_INFO``."""
-    api = load()
-    if all(field != "sType" for field, _ in api.ffi.typeof(name).fields or ()):
+    """``VkBufferCopy`` -> None, ``VkPipelineInfoKHR`` -> ``VK_STRUCTURE_TYPE_PIPELINE_INFO_KHR``.
+
+    The registry's own name for most structures; not where letters and digits mix (Win32, 8Bit).
+    """
+    kind = load().ffi.typeof(name)
+    if kind.kind != "struct" or all(field != "sType" for field, _ in kind.fields or ()):
         return None
-    words = re.sub(r"(?<!^)(?=[A-Z])|(?<=[a-z])(?=[0-9])", "_", name.removeprefix("Vk"))
-    return "VK_STRUCTURE_TYPE_" + words.upper()
+    return "VK_STRUCTURE_TYPE_" + _WORD_END.sub("_", name.removeprefix("Vk")).upper()
 
 
 @cache

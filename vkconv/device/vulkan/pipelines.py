@@ -7,30 +7,26 @@ live as long as the device and are shared by its executables.
 from __future__ import annotations
 
 import os
-import struct
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from vkconv.device.vulkan.loader import Api, c_string
+from vkconv.device.vulkan.named_constants import Specialization, specialization
 from vkconv.device.vulkan.pipeline_cache import PipelineCache
 from vkconv.device.vulkan.probe import Probe
 from vkconv.device.vulkan.shared_memory import shared_memory_bytes
-from vkconv.dispatch import Number, PushValue
+from vkconv.dispatch import Number
 from vkconv.errors import DeviceError
-from vkconv.shaders import PushField, ShaderModule
+from vkconv.shaders import ShaderModule
 
-_FORMATS = {"int": "i", "uint": "I", "float": "f", "bool": "I"}
 #: threads that compile at once; more gain nothing, since a net has a few dozen pipelines
 MOST_THREADS = 8
 #: bytes of maxComputeSharedMemorySize that every device has (spec 47.1)
 LEAST_SHARED_MEMORY = 16384
-
-#: (constant id, four bytes) ordered by id
-Specialization: TypeAlias = "tuple[tuple[int, bytes], ...]"
 
 
 @dataclass(eq=False)
@@ -47,17 +43,21 @@ class Program:
 
 
 class Pipelines:
-    """Makes and keeps pipelines. Not thread-safe: the device's lock guards it."""
+    """Makes and keeps pipelines. Not thread-safe: the device's lock guards it.
 
-    def __init__(self, api: Api, device: Any, probe: Probe) -> None:
+    captures: the driver is to keep what its compiler says of each (``statistics``). Nothing goes to
+    or comes from the cache on disk then: a pipeline from there was not compiled now.
+    """
+
+    def __init__(self, api: Api, device: Any, probe: Probe, *, captures: bool = False) -> None:
         self._api, self._device, self._probe = api, device, probe
+        self._flags = api.c.VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR if captures else 0
         self._programs: dict[ShaderModule, Program] = {}
         # half-made ones, and what was made twice, too: a failure or Ctrl-C leaks nothing
         self._made: list[Program] = []
         self._handles: list[Any] = []
-        self._cache = PipelineCache(
-            api, device, probe.cache_key, probe.cache_header, probe.allows("pipeline_cache")
-        )
+        is_kept = probe.allows("pipeline_cache") and not captures
+        self._cache = PipelineCache(api, device, probe.cache_key, probe.cache_header, is_kept)
         self._grown = False
         # Ctrl-C may lose a future, but not this count: the device stays until it is nought
         self._making = 0
@@ -241,7 +241,7 @@ class Pipelines:
             dataSize=4 * len(key),
             pData=data,
         )
-        info = api.struct("VkComputePipelineCreateInfo", layout=program.layout)
+        info = api.struct("VkComputePipelineCreateInfo", flags=self._flags, layout=program.layout)
         info.stage.sType = api.c.VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO
         info.stage.stage = api.c.VK_SHADER_STAGE_COMPUTE_BIT
         info.stage.module = program.handle
@@ -270,42 +270,3 @@ def _is_under_way(pending: Future[None] | None) -> bool:
 def usable_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def specialization(module: ShaderModule, spec: Mapping[str, Number]) -> Specialization:
-    """(constant id, four bytes) of the named values, ordered by id."""
-    fields = {f.name: f for f in module.spec}
-    rows = []
-    for name, value in spec.items():
-        if name not in fields:
-            raise DeviceError(f"kernel '{module.kernel}' has no specialization constant '{name}'")
-        row = fields[name]
-        number = float(value) if row.type == "float" else int(value)
-        rows.append((row.id, struct.pack(_FORMATS[row.type], number)))
-    return tuple(sorted(rows))
-
-
-def push_bytes(module: ShaderModule, values: Mapping[str, PushValue], node: str) -> bytes:
-    """The push constant block with every named value in its place."""
-    block = bytearray(module.push_size)
-    names = {f.name for f in module.push}
-    if names != set(values):
-        wrong = ", ".join(sorted(names ^ set(values)))
-        raise DeviceError(
-            f"node '{node}', kernel '{module.kernel}': push constants do not match: {wrong}"
-        )
-    for row in module.push:
-        try:
-            _pack(block, row, values[row.name])
-        except (struct.error, TypeError, ValueError) as error:
-            raise DeviceError(
-                f"node '{node}', kernel '{module.kernel}': push constant '{row.name}' = "
-                f"{values[row.name]!r}: {error}"
-            ) from None
-    return bytes(block)
-
-
-def _pack(block: bytearray, row: PushField, value: PushValue) -> None:
-    items = [value] if isinstance(value, (int, float)) else list(value)
-    convert = float if row.type == "float" else int
-    struct.pack_into(f"={row.count}{_FORMATS[row.type]}", block, row.offset, *map(convert, items))
