@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on; result = c4, linear)
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on; result = c4, linear; taps = one, three, any)
 #include "convolution.glsl"
 #include "small_tile.glsl"
 // Direct convolution, any kernel, stride, padding and dilation; groups of whole channel blocks. The small tile: 8 (or,
@@ -8,12 +8,11 @@
 // driver's compiler unrolling a loop or keeping an array in registers.
 //   y[n][o][oy][ox] = activation(bias[o] + sum_{i,ky,kx} weights[o][i][ky][kx] * x[n][i][oy*sy - pt + ky*dy][ox*sx - pl + kx*dx])
 // With scale = on x[n][i] is multiplied by scale[n][i]. x, y, residual: C4; weights as conv2d reads them, in tiles of 8
-// or 4 outputs. The four pixels are neighbours of one row; with POINTWISE (1x1, stride 1, the map as one row) they lie a
-// workgroup's width apart, so that neighbouring invocations read neighbouring texels.
-// Grid: x rows * ceil(out_width / 4) / local_size, y blocks of output channels (group after group), z batch.
+// or 4 outputs. The four pixels lie below each other (strip.glsl), with taps = one (1x1, stride 1, the map as one row) a
+// workgroup's width apart: neighbouring invocations read neighbouring texels either way.
+// Grid: x ceil(out_height / 4) * out_width / local_size, y blocks of output channels (group after group), z batch.
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const bool WIDE = true;
-layout(constant_id = 2) const bool POINTWISE = false;
 const int TILE = WIDE ? 8 : 4;
 
 READ_VEC4(0, x);
@@ -36,47 +35,45 @@ layout(push_constant) uniform Push {
 };
 
 #if defined(SCALE_ON)
-vec4 factor; // of the block that is read
+vec4 factor; // of the block that is read; padding is no texel and not multiplied
+#define TEXEL(at) (LOAD(x, at) * factor)
+#else
+#define TEXEL(at) LOAD(x, at)
 #endif
+#include "strip.glsl"
 
-// columns outside the map read a texel inside it and count as zero
-vec4 read_column(int row, int column, bool row_inside) {
-    vec4 texel = LOAD(x, row + clamp(column, 0, width - 1));
-#if defined(SCALE_ON)
-    texel *= factor;
-#endif
-    return row_inside && uint(column) < uint(width) ? texel : vec4(0.0);
-}
-
-// the sums of one pixel, stored where the pixel exists
-#define STORE(p, low, high)                                                                                            \
-    if (ox + p * apart < out_width) {                                                                                  \
-        int at = pixel + p * apart;                                                                                    \
-        FINISH_AT(low, y_start, residual_start, first_block, out_plane, at)                                            \
-        if (WIDE && block + 1 < out_blocks)                                                                            \
-            FINISH_AT(high, y_start, residual_start, first_block + 1, out_plane, at)                                   \
+// sums of the taps' products, four channels of an output each
+#define ADD_TAP(place, v0, v1, v2, v3)                                                                                 \
+    {                                                                                                                  \
+        int outputs = w_index + (place) * TILE;                                                                        \
+        mat4 w = LOAD_OUTPUTS(outputs);                                                                                \
+        add_products(a0, w, v0), add_products(a1, w, v1), add_products(a2, w, v2), add_products(a3, w, v3);            \
+        if (WIDE) {                                                                                                    \
+            w = LOAD_OUTPUTS(outputs + 4);                                                                             \
+            add_products(b0, w, v0), add_products(b1, w, v1), add_products(b2, w, v2), add_products(b3, w, v3);        \
+        }                                                                                                              \
     }
+#define ADD_TAP_BELOW(ky, v0, v1, v2, v3) ADD_TAP(TAP_PLACE(ky, kx), v0, v1, v2, v3)
 
 void main() {
-    int lanes = int(gl_WorkGroupSize.x);
     int i = int(gl_GlobalInvocationID.x);
-    int strips = (out_width + 3) / 4;
-    int oy = i / strips;
-    int ox = (i - oy * strips) * 4;
-    int apart = 1;
-    if (POINTWISE) {
-        oy = 0;
-        ox = int(gl_WorkGroupID.x) * lanes * 4 + int(gl_LocalInvocationID.x);
-        apart = lanes;
-    }
+    int strip = i / out_width;
+    int ox = i - strip * out_width;
+    int oy = strip * 4;
     int group = int(gl_WorkGroupID.y) / tiles;
     int tile = int(gl_WorkGroupID.y) - group * tiles;
     int batch = int(gl_WorkGroupID.z);
-    if (oy >= out_height) return;
+    // the pixels' places in the result, and which of them exist
+    int first = oy, between = 1, end = out_height;
+    int pixel = oy * OUTPUT_ROW + ox * OUTPUT_COLUMN, apart = OUTPUT_ROW;
+#if defined(TAPS_ONE)
+    between = apart = int(gl_WorkGroupSize.x);
+    first = pixel = int(gl_WorkGroupID.x) * between * 4 + int(gl_LocalInvocationID.x);
+    end = out_width;
+#endif
+    if (first >= end) return;
     int plane = height * width;
-    int step_x = apart * stride_x;
-    int iy0 = oy * stride_y - pad_top;
-    int ix0 = ox * stride_x - pad_left;
+    int top = oy * stride_y - pad_top, left = ox * stride_x - pad_left;
     int x_plane = x_offset + batch * x_batch + group * in_blocks * plane;
     int w_index = weights_offset + int(gl_WorkGroupID.y) * (TILE / 4 + in_blocks * kernel_h * kernel_w * TILE);
 
@@ -86,42 +83,37 @@ void main() {
 #if defined(SCALE_ON)
     int scale_index = scale_offset + batch * scale_batch + group * in_blocks;
 #endif
+#if defined(TAPS_ONE)
+    // pixels past the end read the last one
+    int p1 = min(first + between, end - 1), p2 = min(first + 2 * between, end - 1), p3 = min(first + 3 * between, end - 1);
+#endif
     for (int k = 0; k < in_blocks; k++) {
 #if defined(SCALE_ON)
         factor = LOAD(scale, scale_index + k);
 #endif
-        for (int ky = 0; ky < kernel_h; ky++) {
-            int iy = iy0 + ky * dilation_y;
-            bool row_inside = uint(iy) < uint(height);
-            int row = x_plane + clamp(iy, 0, height - 1) * width;
-            int column = ix0;
-            for (int kx = 0; kx < kernel_w; kx++) {
-                vec4 v0 = read_column(row, column, row_inside), v1 = read_column(row, column + step_x, row_inside);
-                vec4 v2 = read_column(row, column + 2 * step_x, row_inside);
-                vec4 v3 = read_column(row, column + 3 * step_x, row_inside);
-                mat4 w = LOAD_OUTPUTS(w_index);
-                add_products(a0, w, v0), add_products(a1, w, v1);
-                add_products(a2, w, v2), add_products(a3, w, v3);
-                if (WIDE) {
-                    w = LOAD_OUTPUTS(w_index + 4);
-                    add_products(b0, w, v0), add_products(b1, w, v1);
-                    add_products(b2, w, v2), add_products(b3, w, v3);
-                }
-                column += dilation_x;
-                w_index += TILE;
-            }
+#if defined(TAPS_ONE)
+        vec4 v0 = TEXEL(x_plane + first), v1 = TEXEL(x_plane + p1), v2 = TEXEL(x_plane + p2), v3 = TEXEL(x_plane + p3);
+        ADD_TAP(0, v0, v1, v2, v3)
+#else
+        for (int kx = 0; kx < kernel_w; kx++) {
+            Column column = find_column(x_plane, top, left + kx * dilation_x);
+            FOR_TAPS_BELOW(column, ADD_TAP_BELOW)
         }
+#endif
         x_plane += plane;
+        w_index += kernel_h * kernel_w * TILE;
     }
 
     int block = tile * (TILE / 4);
     int out_plane = out_height * out_width;
     int first_block = group * out_blocks + block;
-    int pixel = oy * out_width + ox;
     int y_start = y_offset + batch * y_batch;
     int residual_start = residual_offset + batch * residual_batch;
-    STORE(0, a0, b0)
-    STORE(1, a1, b1)
-    STORE(2, a2, b2)
-    STORE(3, a3, b3)
+    UNROLL for (int n = 0; n < (WIDE ? 8 : 4); n++) {
+        int p = n % 4;
+        if (first + p * between < end && block + n / 4 < out_blocks) {
+            vec4 sum = SUM_OF_8(n);
+            FINISH_AT(sum, y_start, residual_start, first_block + n / 4, out_plane, pixel + p * apart)
+        }
+    }
 }

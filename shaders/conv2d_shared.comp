@@ -12,6 +12,7 @@
 // Grid: x pixels / 64, y tiles of output channels (group after group), z batch.
 layout(local_size_x_id = 0) in; // 64 * SPLIT
 layout(constant_id = 1) const int SPLIT = 4;
+layout(constant_id = 2) const bool POINTWISE = false; // 1x1, stride 1, the map as one row
 const int TILE = 64;
 const int DEPTH = 8;
 const int OUTPUTS = 16 / SPLIT; // of one invocation
@@ -41,9 +42,9 @@ shared vec4 outputs[DEPTH * TILE];       // [inner][output]: its weights for fou
 
 void main() {
     int lane = int(gl_LocalInvocationID.x);
-    int lanes = int(gl_WorkGroupSize.x);
     int column = lane % 16; // pixels column, column + 16...
     int band = lane / 16;   // outputs band * OUTPUTS...
+    int own = lane % TILE;  // the pixel, and the output, that this invocation brings to shared memory
     int group = int(gl_WorkGroupID.y) / tiles;
     int tile = int(gl_WorkGroupID.y) - group * tiles;
     int batch = int(gl_WorkGroupID.z);
@@ -65,22 +66,36 @@ void main() {
     }
     w_base += TILE / 4;
 
+    // The pixel's place, and the tap of the inner dimension's next vec4, are counted: divisions take a GPU some twenty
+    // operations each.
+    int oy = POINTWISE ? 0 : (first + own) / out_width;
+    int ox = first + own - oy * out_width;
+    int top = oy * stride_y - pad_top, left = ox * stride_x - pad_left;
+    bool is_pixel = first + own < out_plane;
+    int next = lane / TILE; // of the inner dimension
+    int block = POINTWISE ? next : next / taps;
+    int ky = POINTWISE ? 0 : (next - block * taps) / kernel_w;
+    int kx = POINTWISE ? 0 : next - block * taps - ky * kernel_w;
+
     for (int start = 0; start < inner; start += DEPTH) {
-        for (int i = lane; i < DEPTH * TILE; i += lanes) {
-            int k = start + i / TILE;
-            int pixel = first + i % TILE;
+        UNROLL for (int d = 0; d < DEPTH; d += SPLIT) {
+            int i = (d + lane / TILE) * TILE + own;
             // past the end of the inner dimension both are zero; pixels past the end are not stored
-            bool there = k < inner;
-            outputs[i] = there ? LOAD(weights, w_base + start * TILE + i) : vec4(0.0);
-            int block = k / taps, tap = k - block * taps;
-            int ky = tap / kernel_w, kx = tap - ky * kernel_w;
-            int oy = pixel / out_width, ox = pixel - oy * out_width;
-            int iy = oy * stride_y - pad_top + ky * dilation_y, ix = ox * stride_x - pad_left + kx * dilation_x;
-            there = there && pixel < out_plane && uint(iy) < uint(height) && uint(ix) < uint(width);
+            bool there = next < inner;
+            outputs[i] = there ? LOAD(weights, w_base + next * TILE + own) : vec4(0.0);
+            int iy = top + ky * dilation_y, ix = left + kx * dilation_x;
+            there = there && is_pixel && uint(iy) < uint(height) && uint(ix) < uint(width);
             patches[i] = there ? LOAD(x, x_base + block * plane + iy * width + ix) : vec4(0.0);
 #if defined(SCALE_ON)
             if (there) patches[i] *= LOAD(scale, scale_base + block);
 #endif
+            next += SPLIT;
+            if (POINTWISE) {
+                block = next;
+                continue;
+            }
+            for (kx += SPLIT; kx >= kernel_w; kx -= kernel_w) ky++;
+            for (; ky >= kernel_h; ky -= kernel_h) block++;
         }
         barrier();
         for (int k = 0; k < DEPTH; k++) {
@@ -95,12 +110,12 @@ void main() {
         barrier();
     }
 
-    int block = (tile * TILE + band * OUTPUTS) / 4;
-    int first_block = group * out_blocks + block;
+    int own_block = (tile * TILE + band * OUTPUTS) / 4;
+    int first_block = group * out_blocks + own_block;
     int y_start = y_offset + batch * y_batch;
     int residual_start = residual_offset + batch * residual_batch;
     UNROLL for (int g = 0; g < OUTPUTS / 4; g++)
-        if (block + g < out_blocks) {
+        if (own_block + g < out_blocks) {
             UNROLL for (int p = 0; p < PIXELS; p++)
                 if (first + column + p * 16 < out_plane) {
                     vec4 value = vec4(sum[(4 * g) * PIXELS + p], sum[(4 * g + 1) * PIXELS + p],

@@ -36,17 +36,6 @@ vec4 read_column(int row, int column, bool row_inside) {
     return row_inside && uint(column) < uint(width) ? texel : vec4(0.0);
 }
 
-// the sums of one output, stored where it exists
-#define STORE(p, low, high)                                                                                            \
-    if (ox + p * apart < out_width) {                                                                                  \
-        int at = place + p * apart;                                                                                    \
-        FINISH(low, y_index + at, residual_index + at, block)                                                          \
-        if (WIDE && block + 1 < out_blocks) {                                                                          \
-            at += out_plane;                                                                                           \
-            FINISH(high, y_index + at, residual_index + at, block + 1)                                                 \
-        }                                                                                                              \
-    }
-
 void main() {
     int strips = ((out_width + STRIDE_X - 1) / STRIDE_X + 3) / 4;
     int chunk = int(gl_WorkGroupID.x) / PHASES;
@@ -104,8 +93,12 @@ void main() {
     int place = (group * out_blocks + block) * out_plane + oy * out_width + ox;
     int y_index = y_offset + batch * y_batch;
     int residual_index = residual_offset + batch * residual_batch;
-    STORE(0, a0, b0)
-    STORE(1, a1, b1)
-    STORE(2, a2, b2)
-    STORE(3, a3, b3)
+    UNROLL for (int n = 0; n < (WIDE ? 8 : 4); n++) {
+        int p = n % 4;
+        if (ox + p * apart < out_width && block + n / 4 < out_blocks) {
+            vec4 sum = SUM_OF_8(n);
+            int at = place + p * apart + n / 4 * out_plane;
+            FINISH(sum, y_index + at, residual_index + at, block + n / 4)
+        }
+    }
 }

@@ -21,6 +21,8 @@ SHUFFLING = ("conv3d", "conv2d", "conv_transpose2d")
 POINTWISE = ("conv2d_1x1", SUBGROUP)
 #: kernels of one phase a workgroup (``include/phases.glsl``)
 SUB_PIXEL = ("conv_transpose2d", "conv_transpose2d_8x4")
+#: kernels of four outputs below each other (``include/strip.glsl``)
+STRIPS = ("conv2d_8x4", "depthwise_conv2d_4x1")
 #: kernels that can store their result in LINEAR
 STORING_LINEAR = (*POINTWISE, "conv2d", "conv2d_8x4", "conv2d_shared")
 #: kernels that can multiply their input's channels by factors, of one more buffer
@@ -45,6 +47,8 @@ def conv_dispatch(
         axes["scale"] = "on" if "scale" in buffers else "off"
     if choice.kernel in STORING_LINEAR:
         axes["result"] = epilogue.result
+    if choice.kernel in STRIPS:
+        axes["taps"] = _taps(problem, choice)
     return ctx.dispatch(choice.kernel, buffers, push, spec, _grid(problem, choice), **axes)
 
 
@@ -57,16 +61,35 @@ def _groups(problem: Problem, choice: Choice) -> int:
     return problem.groups * _tiles(problem, choice)
 
 
-def _flattened(problem: Problem, choice: Choice) -> tuple[Axis, Axis]:
-    """The two axes a kernel sees: those of a pointwise problem are one row for ``conv2d_8x4``, and
-    for ``conv2d_shared``, which knows no depth."""
-    if problem.is_pointwise and choice.kernel in ("conv2d_8x4", "conv2d_shared"):
+def _is_one_row(problem: Problem, choice: Choice) -> bool:
+    """Whether the kernel gets the map as one row of pixels: ``conv2d_8x4`` at each pixel by itself,
+    ``conv2d_shared`` because it knows no depth."""
+    return problem.is_pointwise and choice.kernel in ("conv2d_8x4", "conv2d_shared")
+
+
+def _is_turned(problem: Problem, choice: Choice) -> bool:
+    """Whether strips run along the columns: there are too few rows to fill one."""
+    few = problem.y.out < min(choice.pixels, problem.x.out)
+    return few and choice.kernel in STRIPS and not _is_one_row(problem, choice)
+
+
+def _seen(problem: Problem, choice: Choice) -> tuple[Axis, Axis]:
+    """The axes that a kernel takes for rows and columns."""
+    if _is_one_row(problem, choice):
         return ONE, Axis(problem.out_pixels, problem.out_pixels, 1, 1, 1, 0, 0)
-    return problem.y, problem.x
+    return (problem.x, problem.y) if _is_turned(problem, choice) else (problem.y, problem.x)
+
+
+def _taps(problem: Problem, choice: Choice) -> str:
+    """The variant of a kernel of STRIPS: how many taps lie below each other in its window."""
+    if _is_one_row(problem, choice):
+        return "one"
+    rows, _ = _seen(problem, choice)
+    return "three" if rows.kernel == 3 and rows.stride == rows.dilation else "any"
 
 
 def _push(problem: Problem, choice: Choice) -> dict[str, PushValue]:
-    ay, ax = _flattened(problem, choice)
+    ay, ax = _seen(problem, choice)
     blocks: dict[str, PushValue] = {
         "in_blocks": ceil_div(problem.in_channels, 4),
         "out_blocks": ceil_div(problem.out_channels, 4),
@@ -138,11 +161,11 @@ def _spec(problem: Problem, choice: Choice) -> dict[str, Number]:
     if choice.kernel == "grouped_conv":
         return {"TRANSPOSED": int(problem.transposed)}
     if choice.kernel == "depthwise_conv2d_4x1":
-        return {}
+        return {"TURNED": _is_turned(problem, choice)}
     if choice.kernel == "conv2d_8x4":
-        return {"WIDE": int(choice.output_tile == 8), "POINTWISE": int(problem.is_pointwise)}
+        return {"WIDE": choice.output_tile == 8, "TURNED": _is_turned(problem, choice)}
     if choice.kernel == "conv2d_shared":
-        return {"SPLIT": choice.lanes // 64}
+        return {"SPLIT": choice.lanes // 64, "POINTWISE": _is_one_row(problem, choice)}
     if choice.kernel == "conv_transpose2d_8x4":
         return {"WIDE": int(choice.output_tile == 8), **_phases("Y", ay), **_phases("X", ax)}
     tile: dict[str, Number] = {"OUTPUT_TILE": choice.output_tile, "PIXELS": choice.pixels}
@@ -174,7 +197,7 @@ def _phases(suffix: str, axis: Axis) -> dict[str, Number]:
 
 
 def _grid(problem: Problem, choice: Choice) -> tuple[int, int, int]:
-    ay, ax = _flattened(problem, choice)
+    ay, ax = _seen(problem, choice)
     _, blocks, _, _ = c4_dims((1, problem.out_channels * problem.groups))
     if choice.kernel in POINTWISE:
         columns, rows = ceil_div(problem.out_pixels, choice.pixels), 1
@@ -191,10 +214,12 @@ def _grid(problem: Problem, choice: Choice) -> tuple[int, int, int]:
         rows = problem.z.out * ay.out
     elif choice.kernel == "depthwise_conv2d":
         columns, rows = ceil_div(ax.out, choice.pixels), ceil_div(ay.out, choice.output_tile)
+    elif _is_one_row(problem, choice):
+        columns, rows = ceil_div(ax.out, choice.pixels), 1
+    elif choice.kernel in STRIPS:
+        columns, rows = ax.out, ceil_div(ay.out, choice.pixels)
     else:
         columns, rows = ceil_div(ax.out, choice.pixels), problem.z.out * ay.out
-        if choice.kernel == "conv2d_8x4":
-            rows = ay.out
     if choice.kernel not in LANE_KERNELS:
         blocks = _groups(problem, choice)
     return ceil_div(columns * rows, choice.lanes), blocks, problem.batch
