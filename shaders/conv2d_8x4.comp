@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on; result = c4, linear; taps = one, three, any)
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on; result = c4, linear; taps = one, sliding, any)
 #include "convolution.glsl"
 #include "small_tile.glsl"
 // Direct convolution, any kernel, stride, padding and dilation; groups of whole channel blocks. The small tile: 8 (or,
@@ -53,8 +53,6 @@ vec4 factor; // of the block that is read; padding is no texel and not multiplie
             add_products(b0, w, v0), add_products(b1, w, v1), add_products(b2, w, v2), add_products(b3, w, v3);        \
         }                                                                                                              \
     }
-#define ADD_TAP_BELOW(ky, v0, v1, v2, v3) ADD_TAP(TAP_PLACE(ky, kx), v0, v1, v2, v3)
-
 void main() {
     int i = int(gl_GlobalInvocationID.x);
     int strip = i / out_width;
@@ -95,10 +93,7 @@ void main() {
         vec4 v0 = TEXEL(x_plane + first), v1 = TEXEL(x_plane + p1), v2 = TEXEL(x_plane + p2), v3 = TEXEL(x_plane + p3);
         ADD_TAP(0, v0, v1, v2, v3)
 #else
-        for (int kx = 0; kx < kernel_w; kx++) {
-            Column column = find_column(x_plane, top, left + kx * dilation_x);
-            FOR_TAPS_BELOW(column, ADD_TAP_BELOW)
-        }
+        FOR_TAPS(x_plane, top, left, ADD_TAP)
 #endif
         x_plane += plane;
         w_index += kernel_h * kernel_w * TILE;

@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; taps = three, any)
+#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; taps = sliding, any)
 #include "convolution.glsl"
 #include "small_tile.glsl"
 // Depthwise convolution with a small fixed tile: four channels at 4 pixels below each other an invocation (strip.glsl),
@@ -25,9 +25,9 @@ layout(push_constant) uniform Push {
 #define TEXEL(at) LOAD(x, at)
 #include "strip.glsl"
 
-#define ADD_TAP_BELOW(ky, v0, v1, v2, v3)                                                                              \
+#define ADD_TAP(place, v0, v1, v2, v3)                                                                                 \
     {                                                                                                                  \
-        vec4 w = LOAD(weights, w_index + TAP_PLACE(ky, kx));                                                           \
+        vec4 w = LOAD(weights, w_index + (place));                                                                     \
         ADD_PRODUCT(a0, w, v0), ADD_PRODUCT(a1, w, v1), ADD_PRODUCT(a2, w, v2), ADD_PRODUCT(a3, w, v3);                \
     }
 
@@ -45,10 +45,7 @@ void main() {
 
     vec4 a0 = LOAD(weights, w_index), a1 = a0, a2 = a0, a3 = a0;
     w_index++;
-    for (int kx = 0; kx < kernel_w; kx++) {
-        Column column = find_column(x_plane, top, left + kx * dilation_x);
-        FOR_TAPS_BELOW(column, ADD_TAP_BELOW)
-    }
+    FOR_TAPS(x_plane, top, left, ADD_TAP)
     int place = block * out_height * out_width + oy * OUTPUT_ROW + ox * OUTPUT_COLUMN;
     int y_index = y_offset + batch * y_batch + place;
     int residual_index = residual_offset + batch * residual_batch + place;

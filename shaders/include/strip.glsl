@@ -15,43 +15,57 @@ layout(constant_id = 3) const bool TURNED = false;
 #define OUTPUT_COLUMN (TURNED ? out_height : 1)
 #define TAP_PLACE(ky, kx) (TURNED ? (kx) * kernel_h + (ky) : (ky) * kernel_w + (kx))
 
-// a column of the input, from the row that the strip's first output needs for its first tap
-struct Column {
-    int top, row; // place of the column's first texel in the map
-    bool inside;
-};
+bool is_row(int row) { return uint(row) < uint(height); }
+bool is_column(int column) { return uint(column) < uint(width); }
 
-Column find_column(int plane, int row, int column) {
-    return Column(plane + clamp(column, 0, width - 1) * INPUT_COLUMN, row, uint(column) < uint(width));
+// Where a row and a column begin; those outside the map are replaced by its nearest. A model's padding may be so large that
+// they have to be, before they become places.
+int row_place(int row) { return clamp(row, 0, height - 1) * INPUT_ROW; }
+int column_place(int column) { return clamp(column, 0, width - 1) * INPUT_COLUMN; }
+
+vec4 texel_or_zero(int at, bool is_inside) {
+    vec4 texel = TEXEL(at);
+    return is_inside ? texel : vec4(0.0);
 }
 
-// texels outside the map read one inside it and count as zero; a model's padding may be so large that rows have to be
-// clamped before they become places
-vec4 read_below(Column column, int rows) {
-    int row = column.row + rows;
-    vec4 texel = TEXEL(column.top + clamp(row, 0, height - 1) * INPUT_ROW);
-    return column.inside && uint(row) < uint(height) ? texel : vec4(0.0);
-}
-
-// TAP(ky, v0, v1, v2, v3) for every tap of a kernel's column, with the texels of the four outputs. A variant axis, since
-// some compilers are slowed by code that a specialization constant leaves out (SwiftShader: four times).
-#if defined(TAPS_THREE)
-// three rows, and each output a tap's rows below the one before, whose texels it shares
-#define FOR_TAPS_BELOW(column, TAP)                                                                                    \
-    vec4 v0 = read_below(column, 0), v1 = read_below(column, stride_y);                                                \
-    vec4 v2 = read_below(column, 2 * stride_y), v3 = read_below(column, 3 * stride_y);                                 \
-    TAP(0, v0, v1, v2, v3)                                                                                             \
-    v0 = read_below(column, 4 * stride_y);                                                                             \
-    TAP(1, v1, v2, v3, v0)                                                                                             \
-    v1 = read_below(column, 5 * stride_y);                                                                             \
-    TAP(2, v2, v3, v0, v1)
+// TAP(place, v0, v1, v2, v3) for every tap of the window whose first texel is (top, left): its place in the kernel, and the
+// texels of the four outputs. Two variants, since some compilers are slowed by code that a specialization constant leaves
+// out (SwiftShader: four times). Neither unrolls: three taps written out were beyond the registers of Adreno 6xx.
+#if defined(TAPS_SLIDING)
+// each output lies one tap's row below the one before, so that a tap needs one row more than the last one
+#define FOR_TAPS(plane, top, left, TAP)                                                                                \
+    for (int kx = 0; kx < kernel_w; kx++) {                                                                            \
+        int column = left + kx * dilation_x, row = top;                                                                \
+        bool in_column = is_column(column);                                                                            \
+        column = plane + column_place(column);                                                                         \
+        vec4 v0, v1 = texel_or_zero(column + row_place(row), in_column && is_row(row));                                \
+        row += dilation_y;                                                                                             \
+        vec4 v2 = texel_or_zero(column + row_place(row), in_column && is_row(row));                                    \
+        row += dilation_y;                                                                                             \
+        vec4 v3 = texel_or_zero(column + row_place(row), in_column && is_row(row));                                    \
+        for (int ky = 0; ky < kernel_h; ky++) {                                                                        \
+            row += dilation_y;                                                                                         \
+            v0 = v1, v1 = v2, v2 = v3;                                                                                 \
+            v3 = texel_or_zero(column + row_place(row), in_column && is_row(row));                                     \
+            TAP(TAP_PLACE(ky, kx), v0, v1, v2, v3)                                                                     \
+        }                                                                                                              \
+    }
 #else
-#define FOR_TAPS_BELOW(column, TAP)                                                                                    \
+#define FOR_TAPS(plane, top, left, TAP)                                                                                \
     for (int ky = 0; ky < kernel_h; ky++) {                                                                            \
-        int rows = ky * dilation_y;                                                                                    \
-        vec4 v0 = read_below(column, rows), v1 = read_below(column, rows + stride_y);                                  \
-        vec4 v2 = read_below(column, rows + 2 * stride_y), v3 = read_below(column, rows + 3 * stride_y);               \
-        TAP(ky, v0, v1, v2, v3)                                                                                        \
+        int row0 = top + ky * dilation_y, row1 = row0 + stride_y, row2 = row1 + stride_y, row3 = row2 + stride_y;      \
+        int at0 = plane + row_place(row0), at1 = plane + row_place(row1);                                              \
+        int at2 = plane + row_place(row2), at3 = plane + row_place(row3);                                              \
+        for (int kx = 0; kx < kernel_w; kx++) {                                                                        \
+            int column = left + kx * dilation_x;                                                                       \
+            bool in_column = is_column(column);                                                                        \
+            column = column_place(column);                                                                             \
+            vec4 v0 = texel_or_zero(at0 + column, in_column && is_row(row0));                                          \
+            vec4 v1 = texel_or_zero(at1 + column, in_column && is_row(row1));                                          \
+            vec4 v2 = texel_or_zero(at2 + column, in_column && is_row(row2));                                          \
+            vec4 v3 = texel_or_zero(at3 + column, in_column && is_row(row3));                                          \
+            TAP(TAP_PLACE(ky, kx), v0, v1, v2, v3)                                                                     \
+        }                                                                                                              \
     }
 #endif
 

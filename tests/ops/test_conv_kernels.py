@@ -33,20 +33,23 @@ CROPPED = conv((2, 19, 9, 13), 38, (1, 1), strides=[2, 3], pads=[-1, 0, 0, -2])
 GROWN = transposed((2, 7, 5, 6), 35, (2, 4), strides=[2, 3], dilations=[2, 2], pads=[1, -2, 0, 3])
 GROWN_GROUPS = transposed((1, 24, 6, 5), 36, (3, 3), group=3, strides=[2, 2], pads=[1] * 4)
 SPREAD = transposed((2, 10, 5, 7), 9, (1, 1))
-#: what kernels of strips tell apart, with variant and side: three taps that share rows, other
+#: what kernels of strips tell apart, with variant and side: taps that share rows, other
 #: windows, maps on their side
 STRIPS = {
-    conv((1, 9, 14, 11), 21, (3, 3), pads=[1, 1, 1, 1]): ("three", 0),
-    conv((1, 9, 15, 13), 21, (3, 3), strides=[2, 2], dilations=[2, 2], pads=[2] * 4): ("three", 0),
+    conv((1, 9, 14, 11), 21, (3, 3), pads=[1, 1, 1, 1]): ("sliding", 0),
+    conv((1, 9, 15, 13), 21, (3, 3), strides=[2, 2], dilations=[2, 2], pads=[2] * 4): (
+        "sliding",
+        0,
+    ),
     conv((2, 9, 13, 11), 21, (3, 3), strides=[2, 1], pads=[1, 1, 1, 1]): ("any", 0),
-    conv((1, 9, 14, 11), 21, (5, 3), pads=[2, 1, 2, 1]): ("any", 0),
-    conv((1, 9, 1, 37), 21, (1, 3), pads=[0, 1, 0, 1]): ("three", 1),
+    conv((1, 9, 14, 11), 21, (5, 3), pads=[2, 1, 2, 1]): ("sliding", 0),
+    conv((1, 9, 1, 37), 21, (1, 3), pads=[0, 1, 0, 1]): ("sliding", 1),
     conv((1, 9, 3, 20), 10, (3, 3), strides=[1, 2], pads=[1, 1, 1, 1]): ("any", 1),
-    conv((1, 9, 4, 6), 10, (3, 2), pads=[0, 1, 0, 0]): ("any", 1),
-    conv((1, 9, 5, 7), 10, (3, 3), pads=[4, 5, 6, 3]): ("three", 0),
+    conv((1, 9, 4, 6), 10, (3, 2), pads=[0, 1, 0, 0]): ("sliding", 1),
+    conv((1, 9, 5, 7), 10, (3, 3), pads=[4, 5, 6, 3]): ("sliding", 0),
 }
 DEPTHWISE_STRIPS = {
-    conv((1, 8, 13, 11), 8, (3, 3), group=8, pads=[1, 1, 1, 1]): ("three", 0),
+    conv((1, 8, 13, 11), 8, (3, 3), group=8, pads=[1, 1, 1, 1]): ("sliding", 0),
     conv((1, 7, 15, 13), 7, (5, 5), group=7, strides=[2, 2], pads=[2, 2, 2, 2]): ("any", 0),
     conv((2, 5, 2, 9), 5, (2, 3), group=5, dilations=[1, 2], pads=[1, 2, 0, 2]): ("any", 1),
     conv((1, 6, 9, 7), 6, (1, 1), group=6): ("any", 0),

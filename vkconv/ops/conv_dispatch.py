@@ -81,11 +81,11 @@ def _seen(problem: Problem, choice: Choice) -> tuple[Axis, Axis]:
 
 
 def _taps(problem: Problem, choice: Choice) -> str:
-    """The variant of a kernel of STRIPS: how many taps lie below each other in its window."""
+    """The variant of a kernel of STRIPS: what it may take for granted of a window's taps."""
     if _is_one_row(problem, choice):
         return "one"
     rows, _ = _seen(problem, choice)
-    return "three" if rows.kernel == 3 and rows.stride == rows.dilation else "any"
+    return "sliding" if rows.kernel > 1 and rows.stride == rows.dilation else "any"
 
 
 def _push(problem: Problem, choice: Choice) -> dict[str, PushValue]:
