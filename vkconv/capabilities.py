@@ -51,4 +51,6 @@ class DeviceCaps:
     #: the shader compiler unrolls loops whose bounds are specialization constants, so that arrays
     #: indexed by them stay in registers
     unrolls_loops: bool = True
+    #: 8 x 4 sums of an invocation fit into registers
+    wide_tiles: bool = True
     host_only: bool = False

@@ -54,16 +54,17 @@ vec4 texel_or_zero(int at, bool is_inside) {
 #define FOR_TAPS(plane, top, left, TAP)                                                                                \
     for (int ky = 0; ky < kernel_h; ky++) {                                                                            \
         int row0 = top + ky * dilation_y, row1 = row0 + stride_y, row2 = row1 + stride_y, row3 = row2 + stride_y;      \
+        bool in0 = is_row(row0), in1 = is_row(row1), in2 = is_row(row2), in3 = is_row(row3);                           \
         int at0 = plane + row_place(row0), at1 = plane + row_place(row1);                                              \
         int at2 = plane + row_place(row2), at3 = plane + row_place(row3);                                              \
         for (int kx = 0; kx < kernel_w; kx++) {                                                                        \
             int column = left + kx * dilation_x;                                                                       \
             bool in_column = is_column(column);                                                                        \
             column = column_place(column);                                                                             \
-            vec4 v0 = texel_or_zero(at0 + column, in_column && is_row(row0));                                          \
-            vec4 v1 = texel_or_zero(at1 + column, in_column && is_row(row1));                                          \
-            vec4 v2 = texel_or_zero(at2 + column, in_column && is_row(row2));                                          \
-            vec4 v3 = texel_or_zero(at3 + column, in_column && is_row(row3));                                          \
+            vec4 v0 = texel_or_zero(at0 + column, in_column && in0);                                                   \
+            vec4 v1 = texel_or_zero(at1 + column, in_column && in1);                                                   \
+            vec4 v2 = texel_or_zero(at2 + column, in_column && in2);                                                   \
+            vec4 v3 = texel_or_zero(at3 + column, in_column && in3);                                                   \
             TAP(TAP_PLACE(ky, kx), v0, v1, v2, v3)                                                                     \
         }                                                                                                              \
     }

@@ -138,11 +138,11 @@ def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
         tile = _cpu_tile(problem, caps)
         if cpu and caps.unrolls_loops and not problem.transposed and _shuffles(caps, tile, lanes):
             return Choice("conv3d", tile, 4, lanes, shuffle=True)
-        return Choice("conv3d", _tiles(problem, (4, 8))[-1], 4, lanes)
+        return Choice("conv3d", _small_tiles(problem, caps)[-1], 4, lanes)
     if not cpu:
         return _on_gpu(problem, caps, lanes)
     if not _unrolls(problem, caps):
-        return Choice(_written_out(problem), _tiles(problem, (4, 8))[-1], 4, lanes)
+        return Choice(_written_out(problem), _small_tiles(problem, caps)[-1], 4, lanes)
     tile = _cpu_tile(problem, caps)
     plain = Choice("conv2d_1x1", tile, 4, lanes)
     if _shares_pixels(caps, tile):
@@ -169,16 +169,14 @@ def _on_gpu(problem: Problem, caps: DeviceCaps, lanes: int) -> Choice:
     if caps.kind == "discrete" and _shared_fits(caps) and pays and not _is_sub_pixel(problem):
         return Choice("conv2d_shared", SHARED_TILE, SHARED_TILE, _shared_lanes(caps)[-1])
     wanted = FILLED.get(caps.kind, FILLED_ELSEWHERE)
-    [*_, wide] = _tiles(problem, (4, 8))
     plain, small = _plain(problem), _written_out(problem)
-    for kernel, tile, pixels in (
-        (small, wide, 4),
-        (small, 4, 4),
-        (plain, 4, 2),
-    ):
-        if most >= wanted * tile * pixels:
-            return Choice(kernel, tile, pixels, lanes)
-    return Choice(plain, 4, 1, lanes)
+    found = [Choice(small, tile, 4, lanes) for tile in reversed(_small_tiles(problem, caps))]
+    if _unrolls(problem, caps):
+        found += [Choice(plain, 4, pixels, lanes) for pixels in (2, 1)]
+    for choice in found:
+        if most >= wanted * choice.output_tile * choice.pixels:
+            return choice
+    return found[-1]
 
 
 def _is_spatial(problem: Problem) -> bool:
@@ -221,6 +219,11 @@ def _depthwise_tiles(problem: Problem, caps: DeviceCaps) -> list[Choice]:
 def _tiles(problem: Problem, sizes: tuple[int, ...]) -> list[int]:
     """Those of ``sizes`` (ascending) without one that leaves half of its outputs unused."""
     return [n for n in sizes if n == sizes[0] or n // 2 < problem.out_channels]
+
+
+def _small_tiles(problem: Problem, caps: DeviceCaps) -> list[int]:
+    """The outputs of an invocation of kernels with few sums."""
+    return _tiles(problem, (4, 8) if caps.wide_tiles else (4,))
 
 
 def _lanes(caps: DeviceCaps, wanted: int) -> int:

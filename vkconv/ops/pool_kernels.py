@@ -19,8 +19,8 @@ MAXIMUM, AVERAGE, AVERAGE_WITH_PADDING = 0, 1, 2
 #: what the global pooling operators are as reductions
 MEAN_OF_MAP, MAXIMUM_OF_MAP = Reduction(Combine.SUM, post=Post.MEAN), Reduction(Combine.MAX)
 #: loads of ``sliding_max2d`` that llvmpipe still unrolls; above, its arrays lie in memory and it
-#: takes five times as long
-_SLIDING_LOADS = 48
+#: takes five times as long. The 40 of 5x5 are more than the registers of Adreno 6xx hold.
+_SLIDING_LOADS, _SLIDING_LOADS_ON_GPU = 48, 24
 #: invocations of which a GPU has enough
 _MANY_INVOCATIONS = 8192
 #: lanes that share one map at most
@@ -148,9 +148,10 @@ def select_sliding(caps: DeviceCaps, shape: tuple[int, ...], axes: tuple[Axis, .
     n, blocks, h, w = c4_dims(shape)
     invocations = n * blocks * ceil_div(w, 4) * ceil_div(h, 2)
     wanted = (4, 2) if caps.kind == "cpu" else (2, 1) if invocations >= _MANY_INVOCATIONS else (1,)
+    most = _SLIDING_LOADS if caps.kind == "cpu" else _SLIDING_LOADS_ON_GPU
     if caps.unrolls_loops:
         for rows in wanted:
-            if (rows + down.kernel - 1) * (across.kernel + 3) <= _SLIDING_LOADS:
+            if (rows + down.kernel - 1) * (across.kernel + 3) <= most:
                 return rows
     return 0 if min(down.kernel, across.kernel) >= 4 else None
 

@@ -67,6 +67,7 @@ def target_of(info: DeviceInfo, caps: DeviceCaps) -> Target:
         "storage_texel": caps.storage_texel,
         "uniform_texel": caps.uniform_texel,
         "unrolling": caps.unrolls_loops,
+        "wide_tiles": caps.wide_tiles,
     }
     there = " ".join(name for name, has in features.items() if has)
     return Target(info.name, info.driver, vkconv.__version__, there)

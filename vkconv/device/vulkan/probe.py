@@ -26,6 +26,7 @@ FEATURES: Mapping[str, str] = {
     "storage_texel": "storage texel buffers (imageLoad)",
     "uniform_texel": "uniform texel buffers (texelFetch)",
     "unrolling": "tiles by specialization constants (kernels with fixed tiles are used)",
+    "wide_tiles": "tiles of eight outputs by four pixels (four by four are used)",
     "unified": "reading and writing device memory directly, without staging",
     "huge_pages": "huge pages behind a CPU driver's memory",
     "timestamps": "GPU timestamps (profiles are then taken one submission per dispatch)",
@@ -56,6 +57,8 @@ QUIRKS: tuple[Quirk, ...] = (
         "its compiler keeps loops over specialization constants, and with them the sums in memory",
     ),
     Quirk(0x1AE0, "SwiftShader", "storage_texel", "reads slower than uniform texel buffers"),
+    Quirk(0x14E4, "V3D", "unrolling", "its compiler keeps such tiles' sums in scratch memory"),
+    Quirk(0x14E4, "V3D", "wide_tiles", "32 sums spill: up to 1,600 bytes a subgroup"),
 )
 
 
@@ -233,6 +236,7 @@ def _caps(
         storage_texel=storage and "storage_texel" not in disabled,
         uniform_texel=uniform and "uniform_texel" not in disabled,
         unrolls_loops="unrolling" not in disabled,
+        wide_tiles="wide_tiles" not in disabled,
     )
 
 

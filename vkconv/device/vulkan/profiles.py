@@ -82,7 +82,7 @@ PROFILES: Mapping[str, Profile] = {
     "videocore": Profile(
         "Broadcom VideoCore VI (Raspberry Pi 4): groups of 256, no shuffles, no texel buffers",
         # it has texel buffers; but the other profiles keep theirs, and this way both are tested
-        _NO_CLOCK | {"subgroup", "texel"},
+        _NO_CLOCK | {"subgroup", "texel", "unrolling", "wide_tiles"},
         {
             "max_workgroup_size": 256,
             "max_workgroup_invocations": 256,
