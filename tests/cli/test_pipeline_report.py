@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
@@ -47,6 +48,16 @@ def test_several_executables_of_a_pipeline() -> None:
         "pool SIMD8 2 80 0 0 0",
     ]
     assert rows[-1] == ("pipelines 2 for 5 dispatches: 1 spills registers, 1 takes scratch memory")
+
+
+def test_widths_that_the_driver_chose() -> None:
+    narrow, wide = (
+        dataclasses.replace(executable(VGPRs=8), subgroup_size=size) for size in (8, 16)
+    )
+    rows = printed(pipeline("a", 2, narrow), pipeline("b", 1, wide))
+    assert rows[0] == "kernel differs in dispatches subgroup VGPRs"
+    assert rows[2:4] == ["a 2 8 8", "b 1 16 8"]
+    assert "subgroup" not in printed(pipeline("a", 2, wide), pipeline("b", 1, wide))[0]
 
 
 def test_pipelines_that_spill_are_counted() -> None:

@@ -46,7 +46,9 @@ def print_pipelines(console: Console, model: str, found: ModelPipelines) -> None
 
     columns = _columns(found.pipelines)
     several = any(len(p.executables) > 1 for p in found.pipelines)
-    right = ["dispatches", *columns]
+    # of drivers that choose it, half the width is what a kernel pays for too many registers
+    widths = len({e.subgroup_size for e in _executables(found.pipelines)}) > 1
+    right = ["dispatches", *["subgroup"] * widths, *columns]
     rows = []
     for pipeline, differs in zip(found.pipelines, _differences(found.pipelines), strict=True):
         about = [one_line(pipeline.kernel), one_line(differs)]
@@ -55,7 +57,8 @@ def print_pipelines(console: Console, model: str, found: ModelPipelines) -> None
             called = [one_line(executable.name if executable else "")] * several
             values = _values(executable) if executable else {}
             numbers = [_number(values.get(name)) for name in columns.values()]
-            rows.append([*about, *called, dispatches, *numbers])
+            width = str(executable.subgroup_size if executable else "")
+            rows.append([*about, *called, dispatches, *[width] * widths, *numbers])
             about, dispatches = ["", ""], ""  # said once, above the other executables
     headings = ["kernel", "differs in", *["executable"] * several, *right]
     if rows:
