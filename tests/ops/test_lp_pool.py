@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.harness import Case, check_device, check_reference, random
-from vkconv import InferenceSession
+from tests.plan.planning import planned
 from vkconv.errors import InvalidModelError
 from vkconv.ops.reduction_kernels import MOST_ITERATIONS
 
@@ -86,9 +86,7 @@ def test_windows_of_many_taps() -> None:
 @pytest.mark.parametrize("p", [1, 2, 3])
 def test_invocations_of_many_outputs_make_few_turns(p: int) -> None:
     case = pool((1, 1200, 75, 70), kernel_shape=[30, 30], p=p)
-    with InferenceSession(case.model()) as session:
-        (stage,) = session._stages.values()
-        (found,) = [d for d in stage.plan.dispatches if d.kernel == "lp_pool"]
+    (found,) = (d for d in planned(case.model()).dispatches if d.kernel == "lp_pool")
     lanes = dict(found.spec)["local_size_x"]
     turns = -(-46 * 41 // (found.grid[0] * lanes)) * -(-300 // found.grid[1])
     assert turns > 1 and turns * 30 * 30 <= MOST_ITERATIONS

@@ -148,7 +148,8 @@ def probe(api: Api, physical: Any, index: int) -> Probe:
     )
     kind = _kind(api, core.deviceType)
     limits = given_limits()
-    caps = _caps(api, physical, core.limits, subgroup, sizes, kind, disabled)
+    imitated = chosen_profile().kind or kind
+    caps = _caps(api, physical, core.limits, subgroup, sizes, imitated, disabled)
     caps = with_lower_limits(caps, limits)
     types = _memory_types(api, physical)
     local = api.c.VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT

@@ -1,10 +1,11 @@
-"""``VKCONV_PROFILE``: a device imitates a class of small GPUs, by what these lack and their limits.
+"""``VKCONV_PROFILE``: a device imitates a class of GPUs, by what these lack and their limits.
 
     VKCONV_PROFILE=videocore
 
 The rows are what drivers of that class report, the lowest of several generations where they differ;
-no row raises anything. ``VKCONV_DISABLE`` and ``VKCONV_LIMITS`` take away more. What a CPU driver
-cannot imitate: subgroups wider than its own, speed, and a shader compiler's faults.
+no row raises anything. Kernels are chosen as for such a GPU. ``VKCONV_DISABLE`` and
+``VKCONV_LIMITS`` take away more. What a CPU driver cannot imitate: subgroups wider than its own,
+speed, and a shader compiler's faults.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vkconv.capabilities import DeviceKind
 from vkconv.errors import DeviceError
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What to do without: features as VKCONV_DISABLE names them, limits as VKCONV_LIMITS does."""
+    """What to do without: features as VKCONV_DISABLE names them, limits as VKCONV_LIMITS does; and
+    for which kind of device kernels are chosen, if not for the real one's."""
 
     about: str
     disable: frozenset[str] = frozenset()
     limits: Mapping[str, int] = field(default_factory=dict)
+    kind: DeviceKind | None = None
 
 
 #: what no profile's devices are trusted to have: half of them stamp no time on compute queues
@@ -45,6 +49,7 @@ PROFILES: Mapping[str, Profile] = {
             "max_push_constants_size": 128,
             "max_allocation_bytes": 1 << 30,
         },
+        "integrated",
     ),
     "mali": Profile(
         "Arm Mali, Bifrost: subgroups of 4 and groups of 384 at most, unified memory",
@@ -78,6 +83,7 @@ PROFILES: Mapping[str, Profile] = {
             "max_push_constants_size": 128,
             "max_allocation_bytes": 1 << 30,
         },
+        "integrated",
     ),
     "videocore": Profile(
         "Broadcom VideoCore VI (Raspberry Pi 4): groups of 256, no shuffles, no texel buffers",
@@ -96,6 +102,12 @@ PROFILES: Mapping[str, Profile] = {
             "max_push_constants_size": 128,
             "max_allocation_bytes": 1 << 29,
         },
+        "integrated",
+    ),
+    "desktop": Profile(
+        "a discrete GPU: memory that needs staging, products through shared memory",
+        frozenset({"unified"}),
+        kind="discrete",
     ),
 }
 
