@@ -48,6 +48,7 @@ def null_hardware(family: str) -> dict[str, str]:
     files = os.pathsep.join(str(file) for file in sorted(folder.glob("radeon_icd*.json")))
     environment = dict.fromkeys(("VK_ICD_FILENAMES", "VK_DRIVER_FILES"), files)
     environment |= {"VK_ADD_DRIVER_FILES": "", "RADV_FORCE_FAMILY": family}
+    environment |= dict.fromkeys(("VKCONV_PROFILE", "VKCONV_LIMITS", "VKCONV_DISABLE"), "")
     if not files or family.upper() not in _names(tuple(environment.items())):
         reason = "no radeon_icd*.json" if not files else "this RADV has no null hardware (Mesa 26)"
         # where it is known to be there, its absence is a fault of the test's environment

@@ -79,7 +79,7 @@ s = maker.storage("s", 16)
 maker.dispatch("texels", {"a": s, "b": s, "c": s, "y": s})
 PipelineCompiler("auto", load).compile(maker.plan().dispatches)
 """
-    done = run_python(code, **null_hardware("raven"), VKCONV_DISABLE="texel")
+    done = run_python(code, **null_hardware("raven") | {"VKCONV_DISABLE": "texel"})
     # the compiler that nobody closed is closed at exit: no crash
     assert done.returncode == 1
     assert "'texels' {} needs 2 storage_texel bindings" in done.stderr.splitlines()[-1]

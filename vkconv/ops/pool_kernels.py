@@ -232,7 +232,8 @@ def global_pool(ctx: Lowering, x: View, y: View, how: Reduction) -> list[Dispatc
         return []
     # one workgroup per map: on a CPU a single vector's worth of lanes, for barriers are slow there
     short = ctx.caps.kind == "cpu" and h * w <= MOST_ITERATIONS * 8
-    limit = min(8 if short else _POOL_LANES, ctx.caps.max_workgroup_invocations)
+    allowed = min(ctx.caps.max_workgroup_invocations, ctx.caps.max_workgroup_size[0])
+    limit = min(8 if short else _POOL_LANES, allowed)
     size = 1
     while size * 2 <= limit and size < h * w:
         size *= 2
