@@ -159,6 +159,7 @@ def test_a_profile_takes_away_and_adds_nothing(monkeypatch, name):
     after = probes()[0]
     assert profile.about and profile.disable <= set(FEATURES) and set(profile.limits) <= set(NAMES)
     assert profile.disable <= after.disabled
+    assert after.caps.kind == profile.kind and after.info.kind == before.info.kind
     for limit, most in profile.limits.items():
         if limit == "max_allocation_bytes":
             assert after.max_allocation_bytes <= min(most, before.max_allocation_bytes)
