@@ -67,6 +67,7 @@ PROFILES: Mapping[str, Profile] = {
             "max_allocation_bytes": 1 << 30,
             "subgroup_size": 4,
         },
+        "integrated",
     ),
     "adreno": Profile(
         "Qualcomm Adreno 5xx and 6xx: 128 MiB a binding, few texels, four storage images",
