@@ -133,7 +133,7 @@ def _by_rule(problem: Problem, caps: DeviceCaps) -> Choice:
             return Choice("depthwise_conv2d_4x1", 1, 4, lanes)
         return min(_depthwise_tiles(problem, caps), key=lambda c: depthwise_cost(problem, c))
     if not problem.has_whole_groups:
-        return Choice("grouped_conv", 4, 1, min(lanes * 4, caps.max_workgroup_invocations))
+        return Choice("grouped_conv", 4, 1, _lanes(caps, lanes * 4))
     if _is_spatial(problem):
         tile = _cpu_tile(problem, caps)
         if cpu and caps.unrolls_loops and not problem.transposed and _shuffles(caps, tile, lanes):
