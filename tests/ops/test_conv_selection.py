@@ -231,3 +231,18 @@ def test_the_key_is_stable_and_tells_problems_apart() -> None:
     )
     distinct = set(PROBLEMS)
     assert len({problem.key for problem in distinct}) == len(distinct)
+
+
+@pytest.mark.parametrize("size", [5, 20, 160])
+def test_a_gpu_whose_compiler_keeps_arrays_in_memory_gets_what_is_written_out(size: int) -> None:
+    """Whatever the map's size: tiles by specialization constants would lie in memory."""
+    caps = dataclasses.replace(MOBILE, unrolls_loops=False)
+    narrow = dataclasses.replace(caps, wide_tiles=False)
+    for kernel, transposed in ((1, False), (3, False), (3, True)):
+        problem = square(64, 64, size, kernel, transposed=transposed)
+        written = "conv_transpose2d_8x4" if transposed else "conv2d_8x4"
+        assert select_kernel(problem, caps).kernel == written
+        chosen = select_kernel(problem, narrow)
+        assert (chosen.kernel, chosen.output_tile, chosen.pixels) == (written, 4, 4)
+    big = square(64, 64, 160, 3)
+    assert select_kernel(big, caps).output_tile == 8
