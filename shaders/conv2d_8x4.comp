@@ -53,6 +53,7 @@ vec4 factor; // of the block that is read; padding is no texel and not multiplie
             add_products(b0, w, v0), add_products(b1, w, v1), add_products(b2, w, v2), add_products(b3, w, v3);        \
         }                                                                                                              \
     }
+
 void main() {
     int i = int(gl_GlobalInvocationID.x);
     int strip = i / out_width;

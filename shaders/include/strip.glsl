@@ -1,8 +1,8 @@
 // Four outputs below each other an invocation (conv2d_8x4, depthwise_conv2d_4x1): neighbouring invocations read and
 // write neighbouring texels, which GPUs join into few transactions.
 // Maps of fewer than four rows come TURNED on their side: rows are their columns here, in all that a kernel is pushed.
-// Before including: tensor.glsl, TEXEL(at), what the input holds at a place, and `height`, `width`, `out_height`, `out_width`, `kernel_h`,
-// `kernel_w`, `stride_y`, `dilation_y` (push constants).
+// Before including: tensor.glsl, TEXEL(at), what the input holds at a place, and `height`, `width`, `out_height`,
+// `out_width`, `kernel_h`, `kernel_w`, `stride_y`, `dilation_y`, `dilation_x` (push constants).
 #ifndef VKCONV_STRIP_GLSL
 #define VKCONV_STRIP_GLSL
 
@@ -18,8 +18,8 @@ layout(constant_id = 3) const bool TURNED = false;
 bool is_row(int row) { return uint(row) < uint(height); }
 bool is_column(int column) { return uint(column) < uint(width); }
 
-// Where a row and a column begin; those outside the map are replaced by its nearest. A model's padding may be so large that
-// they have to be, before they become places.
+// Where a row and a column begin; those outside the map are replaced by its nearest. A model's padding may be so large
+// that they have to be, before they become places.
 int row_place(int row) { return clamp(row, 0, height - 1) * INPUT_ROW; }
 int column_place(int column) { return clamp(column, 0, width - 1) * INPUT_COLUMN; }
 
@@ -28,9 +28,9 @@ vec4 texel_or_zero(int at, bool is_inside) {
     return is_inside ? texel : vec4(0.0);
 }
 
-// TAP(place, v0, v1, v2, v3) for every tap of the window whose first texel is (top, left): its place in the kernel, and the
-// texels of the four outputs. Two variants, since some compilers are slowed by code that a specialization constant leaves
-// out (SwiftShader: four times). Neither unrolls: three taps written out were beyond the registers of Adreno 6xx.
+// TAP(place, v0, v1, v2, v3) for every tap of the window whose first texel is (top, left): its place in the kernel, and
+// the texels of the four outputs. Two variants, since some compilers are slowed by code that a specialization constant
+// leaves out (SwiftShader: four times). Neither unrolls: three taps written out were beyond Adreno 6xx's registers.
 #if defined(TAPS_SLIDING)
 // each output lies one tap's row below the one before, so that a tap needs one row more than the last one
 #define FOR_TAPS(plane, top, left, TAP)                                                                                \
