@@ -39,6 +39,11 @@ def open_model(tmp_path: Path) -> Path:
     return tmp_path / "net.onnx"
 
 
+def own_lines(text: str) -> list[str]:
+    """Without what RADV of Mesa 25 says of hardware that is not there."""
+    return [line for line in text.splitlines() if not line.startswith("ac_compute_device_uuid")]
+
+
 def table(text: str) -> list[dict[str, str]]:
     """The rows of the table by heading; none of its cells is folded on a pipe."""
     lines = text.splitlines()
@@ -64,7 +69,7 @@ def test_every_kernel_of_the_plan_is_listed(family: str, tmp_path: Path) -> None
     path = tmp_path / "found.json"
     done = call("inspect", DEMO, "--pipelines", "--json", str(path), **environment)
     assert done.returncode == 0, done.stderr
-    assert not done.stderr and not (tmp_path / "cache").exists()
+    assert not own_lines(done.stderr) and not (tmp_path / "cache").exists()
 
     planned = run_python(PLAN.format(DEMO), **environment)
     assert planned.returncode == 0, planned.stderr
@@ -103,7 +108,7 @@ def test_json_to_standard_output(open_model: Path) -> None:
     kernels = {pipeline["kernel"] for pipeline in json.loads(done.stdout)["pipelines"]}
     assert kernels == {row["kernel"] for row in table(done.stderr)}
     unsized = call("inspect", str(open_model), "--pipelines", **environment)
-    assert unsized.returncode == 1 and unsized.stderr.count("\n") == 1
+    assert unsized.returncode == 1 and len(own_lines(unsized.stderr)) == 1
     assert "--shape x=" in unsized.stderr
 
 
@@ -132,7 +137,7 @@ def test_a_plan_file_is_for_its_device(open_model: Path) -> None:
     plan = str(open_model.with_suffix(".vkplan"))
     assert main(["compile", str(open_model), "--shape", "x=1,3,6,8", "--device", "reference"]) == 0
     done = call("inspect", plan, "--pipelines", **null_hardware("raven"))
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.returncode == 1 and len(own_lines(done.stderr)) == 1
     assert "make it again for this device" in done.stderr
 
 
