@@ -10,18 +10,20 @@ import pytest
 from vkconv.capabilities import DeviceInfo
 from vkconv.cli.pipeline_report import print_pipelines, record
 from vkconv.cli.terminal import console_on
-from vkconv.device.vulkan.statistics import Executable, PipelineStatistics, Statistic
+from vkconv.device.vulkan.statistics import PipelineExecutable, PipelineStatistics, Statistic
 from vkconv.pipeline_statistics import ModelPipelines
 
 DEVICE = DeviceInfo(0, "Card", "discrete", "driver 1", "1.3.0", 1 << 30, ())
 
 
-def executable(name: str = "Compute", **values: float) -> Executable:
+def executable(name: str = "Compute", **values: float) -> PipelineExecutable:
     said = tuple(Statistic(n.replace("_", " "), f"about {n}", v) for n, v in values.items())
-    return Executable(name, f"{name} shader", 0, said)
+    return PipelineExecutable(name, f"{name} shader", 0, said)
 
 
-def pipeline(kernel: str, dispatches: int, *made: Executable, **spec: float) -> PipelineStatistics:
+def pipeline(
+    kernel: str, dispatches: int, *made: PipelineExecutable, **spec: float
+) -> PipelineStatistics:
     return PipelineStatistics(kernel, {"access": "ssbo"}, spec, dispatches, made)
 
 

@@ -148,13 +148,9 @@ def _finite(number: float) -> float | None:
 
 
 def _write_json(path: str, record: dict[str, Any]) -> None:
-    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-    if path == "-":
-        print(text, end="", flush=True)
-        return
-    from vkconv.files import write_bytes
+    from vkconv.cli.output import write_text
 
-    write_bytes(path, text.encode(), "the JSON")
+    write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n", "the JSON")
 
 
 if __name__ == "__main__":

@@ -226,9 +226,8 @@ def _print_placement(console: Console, options: argparse.Namespace) -> None:
 
 
 def _print_pipelines(options: argparse.Namespace) -> None:
-    from vkconv.cli.output import check_apart, check_writable
+    from vkconv.cli.output import check_apart, check_writable, write_text
     from vkconv.cli.pipeline_report import print_pipelines, record
-    from vkconv.files import write_bytes
     from vkconv.pipeline_statistics import compile_pipelines
 
     if options.json not in (None, "-"):
@@ -237,10 +236,7 @@ def _print_pipelines(options: argparse.Namespace) -> None:
     found = compile_pipelines(options.model, shapes=options.shape, device=options.device)
     if options.json is not None:
         text = json.dumps(record(options.model, found), indent=1) + "\n"
-        if options.json == "-":
-            print(text, end="")
-        else:
-            write_bytes(options.json, text.encode(), "the JSON")
+        write_text(options.json, text, "the JSON")
     console = console_on(sys.stderr if options.json == "-" else sys.stdout)
     print_pipelines(console, options.model, found)
 

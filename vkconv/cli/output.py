@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vkconv.errors import InvalidInputError
+from vkconv.files import write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["check_apart", "check_image_name", "check_writable", "encode_image"]
+__all__ = ["check_apart", "check_image_name", "check_writable", "encode_image", "write_text"]
 
 _FORMATS = {
     ".png": "PNG",
@@ -55,6 +56,14 @@ def check_apart(outputs: Iterable[tuple[str, str]], inputs: Iterable[tuple[str, 
         # Devices such as the null device take any number of files.
         if os.path.isfile(real) or not os.path.exists(real):
             taken[real] = what
+
+
+def write_text(path: str, text: str, what: str) -> None:
+    """A text file, whole or not at all; "-" is standard output."""
+    if path == "-":
+        print(text, end="", flush=True)
+    else:
+        write_bytes(path, text.encode(), what)
 
 
 def check_image_name(path: str) -> None:

@@ -10,10 +10,10 @@ from vkconv.cli.terminal import one_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vkconv.device.vulkan.statistics import Executable, PipelineStatistics
+    from vkconv.device.vulkan.statistics import PipelineExecutable, PipelineStatistics
     from vkconv.pipeline_statistics import ModelPipelines
 
-__all__ = ["print_pipelines", "record"]
+__all__ = ["print_pipelines", "record", "spills"]
 
 #: A column's heading, and what a driver calls it, in any case: the first that this one says. The
 #: names are those of Mesa's drivers for AMD, Intel, Adreno, Apple, Mali, VideoCore and PowerVR
@@ -105,11 +105,17 @@ def record(model: str, found: ModelPipelines) -> dict[str, Any]:
     }
 
 
-def _executables(pipelines: Sequence[PipelineStatistics]) -> Iterator[Executable]:
+def spills(pipeline: PipelineStatistics) -> bool:
+    """Whether registers or arrays of one of its executables go to memory, as far as it is told."""
+    names = [name for columns in (_SPILLED, _SCRATCH) for said in columns.values() for name in said]
+    return _count([pipeline], names) > 0
+
+
+def _executables(pipelines: Sequence[PipelineStatistics]) -> Iterator[PipelineExecutable]:
     return (executable for pipeline in pipelines for executable in pipeline.executables)
 
 
-def _values(executable: Executable) -> dict[str, float]:
+def _values(executable: PipelineExecutable) -> dict[str, float]:
     return {s.name.lower(): s.value for s in executable.statistics}
 
 

@@ -112,7 +112,7 @@ def _run(parser: Parser, arguments: list[str]) -> int:
     image = load_image(image_path)
 
     from vkconv.cli.detection import Settings, run_detector
-    from vkconv.cli.output import encode_image
+    from vkconv.cli.output import encode_image, write_text
     from vkconv.files import write_bytes
 
     settings = Settings(
@@ -131,10 +131,8 @@ def _run(parser: Parser, arguments: list[str]) -> int:
     written = [("picture", output)]
     if options.json is not None:
         text = _json_text(_record(model, image_path, image, output, outcome, found))
-        if options.json == "-":
-            print(text, end="", flush=True)
-        else:
-            write_bytes(options.json, text.encode(), "the JSON")
+        write_text(options.json, text, "the JSON")
+        if options.json != "-":
             written.append(("JSON", options.json))
     if options.profile is not None:
         written.append(("trace", options.profile))

@@ -78,9 +78,8 @@ def _verify(program: str, arguments: list[str]) -> int:
         parser.error("--shape is for random inputs; --inputs and --image have sizes")
 
     from vkconv.cli.detection import model_path
-    from vkconv.cli.output import check_apart, check_writable
+    from vkconv.cli.output import check_apart, check_writable, write_text
     from vkconv.cli.verification_report import print_verification, record
-    from vkconv.files import write_bytes
 
     if options.json not in (None, "-"):
         check_writable(options.json, "the JSON")
@@ -113,10 +112,7 @@ def _verify(program: str, arguments: list[str]) -> int:
             _bisect(console, options, path, found, images)
     if options.json is not None:
         text = json.dumps(record(options.model or "demo", found), indent=1, allow_nan=False) + "\n"
-        if options.json == "-":
-            print(text, end="", flush=True)
-        else:
-            write_bytes(options.json, text.encode(), "the JSON")
+        write_text(options.json, text, "the JSON")
     return 0 if found.holds else 1
 
 

@@ -34,7 +34,7 @@ class Statistic:
 
 
 @dataclass(frozen=True)
-class Executable:
+class PipelineExecutable:
     """Machine code of a pipeline. A driver may make several, as for subgroups of 8, 16 and 32.
     ``subgroup_size`` is 0 where the driver does not say it."""
 
@@ -53,7 +53,7 @@ class PipelineStatistics:
     variant: Mapping[str, str]
     specialization: Mapping[str, Number]
     dispatches: int
-    executables: tuple[Executable, ...]
+    executables: tuple[PipelineExecutable, ...]
 
 
 class PipelineCompiler:
@@ -116,7 +116,7 @@ class PipelineCompiler:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _executables(self, pipeline: Any) -> tuple[Executable, ...]:
+    def _executables(self, pipeline: Any) -> tuple[PipelineExecutable, ...]:
         api = self._api
         rows = api.listed(
             api.extension_function(self._handle, "vkGetPipelineExecutablePropertiesKHR"),
@@ -125,7 +125,9 @@ class PipelineCompiler:
             api.struct("VkPipelineInfoKHR", pipeline=pipeline),
             pick=lambda e: (text(api, e.name), text(api, e.description), int(e.subgroupSize)),
         )
-        return tuple(Executable(*row, self._statistics(pipeline, i)) for i, row in enumerate(rows))
+        return tuple(
+            PipelineExecutable(*row, self._statistics(pipeline, i)) for i, row in enumerate(rows)
+        )
 
     def _statistics(self, pipeline: Any, index: int) -> tuple[Statistic, ...]:
         api = self._api
