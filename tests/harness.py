@@ -222,9 +222,14 @@ def run_oracle(case: Case) -> list[ir.Array]:
     try:
         return run_onnxruntime(case)
     except NoKernelError:
-        evaluator = ReferenceEvaluator(case.but(layout="linear").model())
-        with np.errstate(all="ignore"):
-            return [np.asarray(y) for y in evaluator.run(None, case.feeds())]
+        return run_evaluator(case)
+
+
+def run_evaluator(case: Case) -> list[ir.Array]:
+    """The outputs as ONNX's own evaluator computes them."""
+    evaluator = ReferenceEvaluator(case.but(layout="linear").model())
+    with np.errstate(all="ignore"):
+        return [np.asarray(y) for y in evaluator.run(None, case.feeds())]
 
 
 def check_reference(case: Case, oracle: Callable[[Case], Sequence[ir.Array]] = run_oracle) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.harness import Case, check_device, check_reference, random
+from tests.harness import Case, check_device, check_reference, random, run_evaluator
 from vkconv.errors import InvalidModelError
 
 F32 = np.float32
@@ -115,9 +115,25 @@ NO_BIAS = QCONVS[0].but(inputs=QCONVS[0].inputs[:8], name="no_bias")
 EMPTY = [_matmul((0, 5), (5, 7)), _matmul((3, 0), (0, 7)), _conv((0, 3, 7, 5), (4, 3, 3, 3))]
 
 
+def _weights_of_seven_bits(case: Case) -> Case:
+    """onnxruntime's kernels for x86 without VNNI add two products of uint8 and int8 in 16 bits,
+    which saturate; halves of the weights cannot."""
+    at = {"MatMulInteger": 1, "ConvInteger": 1}.get(case.op_type, 3)
+    weights = case.inputs[at]
+    assert weights is not None
+    halves = weights // 2 if weights.dtype == np.int8 else weights
+    return case.but(inputs=(*case.inputs[:at], halves, *case.inputs[at + 1 :]))
+
+
 @pytest.mark.parametrize("case", MATMULS + QMATMULS + CONVS[:5] + [*QCONVS, NO_BIAS], ids=str)
 def test_reference(case: Case) -> None:
-    check_reference(case)
+    check_reference(_weights_of_seven_bits(case))
+
+
+@pytest.mark.parametrize("case", MATMULS + QMATMULS + [*QCONVS[:-1], NO_BIAS], ids=str)
+def test_reference_in_the_whole_range(case: Case) -> None:
+    """But not the last, over one axis with a scale a channel: ONNX's evaluator takes two axes."""
+    check_reference(case, run_evaluator)
 
 
 @pytest.mark.parametrize(
