@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo; scale = off, on; result = c4, linear; taps = one, sliding, any)
+#pragma vkconv variants(access = uniform_texel, weights_texel, ssbo; scale = off, on; result = c4, linear; taps = one, sliding, any)
 #include "convolution.glsl"
 #include "small_tile.glsl"
 // Direct convolution, any kernel, stride, padding and dilation; groups of whole channel blocks. The small tile: 8 (or,
@@ -16,7 +16,7 @@ layout(constant_id = 1) const bool WIDE = true;
 const int TILE = WIDE ? 8 : 4;
 
 READ_VEC4(0, x);
-READ_VEC4(1, weights);
+READ_WEIGHTS(1);
 READ_VEC4(2, residual);
 WRITE_RESULT(3);
 #if defined(SCALE_ON)
@@ -76,8 +76,8 @@ void main() {
     int x_plane = x_offset + batch * x_batch + group * in_blocks * plane;
     int w_index = weights_offset + int(gl_WorkGroupID.y) * (TILE / 4 + in_blocks * kernel_h * kernel_w * TILE);
 
-    vec4 a0 = LOAD(weights, w_index), a1 = a0, a2 = a0, a3 = a0;
-    vec4 b0 = WIDE ? LOAD(weights, w_index + 1) : vec4(0.0), b1 = b0, b2 = b0, b3 = b0;
+    vec4 a0 = LOAD_WEIGHTS(w_index), a1 = a0, a2 = a0, a3 = a0;
+    vec4 b0 = WIDE ? LOAD_WEIGHTS(w_index + 1) : vec4(0.0), b1 = b0, b2 = b0, b3 = b0;
     w_index += TILE / 4;
 #if defined(SCALE_ON)
     int scale_index = scale_offset + batch * scale_batch + group * in_blocks;

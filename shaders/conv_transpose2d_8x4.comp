@@ -1,6 +1,6 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(access = storage_texel, uniform_texel, ssbo)
+#pragma vkconv variants(access = uniform_texel, weights_texel, ssbo)
 #include "convolution.glsl"
 #include "phases.glsl"
 #include "small_tile.glsl"
@@ -18,7 +18,7 @@ layout(constant_id = 1) const bool WIDE = true;
 const int TILE = WIDE ? 8 : 4;
 
 READ_VEC4(0, x);
-READ_VEC4(1, weights);
+READ_WEIGHTS(1);
 READ_VEC4(2, residual);
 WRITE_BUFFER(3, y, vec4);
 layout(push_constant) uniform Push {
@@ -57,8 +57,8 @@ void main() {
     ivec2 first_y = FIRST_TAP_Y(phase_y, pad_top), first_x = FIRST_TAP_X(phase_x, pad_left);
     int x_plane = x_offset + batch * x_batch + group * in_blocks * plane;
     int w_index = weights_offset + int(gl_WorkGroupID.y) * (TILE / 4 + in_blocks * taps * TILE);
-    vec4 a0 = LOAD(weights, w_index), a1 = a0, a2 = a0, a3 = a0;
-    vec4 b0 = WIDE ? LOAD(weights, w_index + 1) : vec4(0.0), b1 = b0, b2 = b0, b3 = b0;
+    vec4 a0 = LOAD_WEIGHTS(w_index), a1 = a0, a2 = a0, a3 = a0;
+    vec4 b0 = WIDE ? LOAD_WEIGHTS(w_index + 1) : vec4(0.0), b1 = b0, b2 = b0, b3 = b0;
     w_index += TILE / 4;
     for (int k = 0; k < in_blocks; k++) {
         int iy = row + first_y.y;

@@ -1,13 +1,12 @@
 // The small tiles, which are written out without arrays (conv2d_8x4, conv_transpose2d_8x4, depthwise_conv2d_4x1): four
 // output channels of a pixel are one vec4 of sums; a0 to a3 are those of four pixels, b0 to b3 their next four channels.
-// Before including: tensor.glsl. Where LOAD_OUTPUTS is used: `weights` (READ_VEC4).
+// Before including: tensor.glsl. Where LOAD_OUTPUTS is used: READ_WEIGHTS.
 #ifndef VKCONV_SMALL_TILE_GLSL
 #define VKCONV_SMALL_TILE_GLSL
 
 // four outputs' weights for four input channels, one channel a column
 #define LOAD_OUTPUTS(index)                                                                                            \
-    transpose(mat4(LOAD(weights, index), LOAD(weights, (index) + 1), LOAD(weights, (index) + 2),                       \
-                   LOAD(weights, (index) + 3)))
+    transpose(mat4(LOAD_WEIGHTS(index), LOAD_WEIGHTS((index) + 1), LOAD_WEIGHTS((index) + 2), LOAD_WEIGHTS((index) + 3)))
 
 // Not sum += w * v: products that are summed before the sum takes them cost a fifth operation.
 void add_products(inout vec4 sum, mat4 w, vec4 v) {

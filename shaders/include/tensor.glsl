@@ -1,6 +1,7 @@
 // Declaring and loading tensors. `access` says how read-only vec4 tensors are bound (a variant axis of the kernel):
 //   storage_texel: imageBuffer, the fastest read on a CPU driver;  uniform_texel: samplerBuffer, through the texture
-//   cache of many GPUs;  ssbo: plain storage buffer, everywhere.
+//   cache of many GPUs;  ssbo: plain storage buffer, everywhere;  weights_texel: samplerBuffer for the weights alone,
+//   where feature maps have more texels than the device allows (kernels with READ_WEIGHTS).
 // A kernel without that axis gets storage buffers. The public name of a buffer is `N` in all cases.
 #ifndef VKCONV_TENSOR_GLSL
 #define VKCONV_TENSOR_GLSL
@@ -21,6 +22,14 @@
 #else
 #define READ_VEC4(B, N) READ_BUFFER(B, N, vec4)
 #define LOAD(N, index) N[index]
+#endif
+
+#if defined(ACCESS_WEIGHTS_TEXEL)
+#define READ_WEIGHTS(B) layout(set = 0, binding = B) uniform samplerBuffer weights
+#define LOAD_WEIGHTS(index) texelFetch(weights, index)
+#else
+#define READ_WEIGHTS(B) READ_VEC4(B, weights)
+#define LOAD_WEIGHTS(index) LOAD(weights, index)
 #endif
 
 // storage buffers of any element type T

@@ -118,11 +118,17 @@ def test_every_variant_is_dispatched_by_some_case(monkeypatch: pytest.MonkeyPatc
     seen: set[tuple[str, str]] = set()
     for case, caps in product(_cases(), CAPS):
         seen |= _dispatched(case, caps)
-    # convolutions run with their results in C4 too: ``both_results`` in conftest.py
-    monkeypatch.setattr(passes, "store_linear", lambda _: None)
-    for case, caps in product(_cases(), CAPS):
-        if case.op_type.endswith("Conv"):
-            seen |= _dispatched(case, caps)
+    # convolutions run with results in C4 too (``both_results`` in conftest.py), and where maps have
+    # more texels than the device allows
+    convolutions = [case for case in _cases() if "Conv" in case.op_type]
+    for large, results in ((False, "c4"), (True, "c4"), (True, "either")):
+        with monkeypatch.context() as patched:
+            if large:
+                patched.setattr(DeviceCaps, "access", ("weights_texel", "ssbo"))
+            if results == "c4":
+                patched.setattr(passes, "store_linear", lambda _: None)
+            for case, caps in product(convolutions, CAPS):
+                seen |= _dispatched(case, caps)
     kernels = set(shaders.kernels()) - MEASURING
     existing = {(k, _key(v)) for k in kernels for v in shaders.variants(k)}
     unused = existing - seen

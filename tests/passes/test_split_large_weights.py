@@ -104,6 +104,52 @@ def test_on_the_device(name: str, disabled: str, monkeypatch: pytest.MonkeyPatch
     assert set(where.values()) <= {"gpu", "fused", "folded"} and len(where) == len(nodes)
 
 
+#: texels of a buffer: more than the maps of these nets have, and fewer than their weights
+TEXELS = 20_000
+READING_TEXELS = DeviceCaps(kind="cpu", max_texel_buffer_elements=TEXELS, uniform_texel=True,
+                            unrolls_loops=False)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["conv", "fused", "transposed", "scaled"])
+def test_weights_that_are_read_as_texels_are_as_few_as_allowed(name: str) -> None:
+    nodes, inputs = NETS[name]
+    proto = model(nodes, inputs, {"y": None}, CONSTANTS)
+    plan = make_plan(lowered(proto, READING_TEXELS), READING_TEXELS, ConstantStore())
+    found = [d for d in plan.dispatches if "weights" in d.buffers]
+    assert {dict(d.variant)["access"] for d in found} <= {"uniform_texel", "weights_texel"}
+    assert max(d.buffers["weights"].size for d in found) <= TEXELS * 16
+    # a GPU reads storage buffers, and these are as large as they may be
+    gpu = DeviceCaps(kind="integrated", max_texel_buffer_elements=TEXELS)
+    plan = make_plan(lowered(proto, gpu), gpu, ConstantStore())
+    assert max(d.buffers["weights"].size for d in plan.dispatches if "weights" in d.buffers) > (
+        TEXELS * 16
+    )
+
+
+def test_maps_of_more_texels_leave_the_weights_theirs() -> None:
+    proto = model([node("Conv", "x u", "y")], {"x": [1, 500, 5, 5]}, {"y": None}, CONSTANTS)
+    for texels, access in ((3125, "uniform_texel"), (3124, "weights_texel"), (2015, "ssbo")):
+        caps = DeviceCaps(kind="cpu", max_texel_buffer_elements=texels, uniform_texel=True,
+                          unrolls_loops=False)  # fmt: skip
+        plan = make_plan(lowered(proto, caps), caps, ConstantStore())
+        kinds = {dict(d.variant)["access"] for d in plan.dispatches if d.kernel == "conv2d_8x4"}
+        assert kinds == {access}
+
+
+@pytest.mark.parametrize("unrolling", ["", "unrolling"])
+@pytest.mark.parametrize("name", list(NETS))
+def test_few_texels_on_the_device(
+    name: str, unrolling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes, inputs = NETS[name]
+    proto = model(nodes, inputs, {"y": None}, CONSTANTS)
+    monkeypatch.setenv("VKCONV_LIMITS", f"max_texel_buffer_elements={TEXELS}")
+    monkeypatch.setenv("VKCONV_DISABLE", unrolling)
+    with InferenceSession(proto, strict=True) as session:
+        session.run(None, {n: x + 1 for n, x in feeds(inputs).items()})
+        assert_same(session.run(None, feeds(inputs)), expected(proto, feeds(inputs)))
+
+
 def test_weights_that_fit_and_groups_are_left_alone() -> None:
     nodes, inputs = NETS["conv"]
     graph = rewritten(model(nodes, inputs, {"y": None}, CONSTANTS))

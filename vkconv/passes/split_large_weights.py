@@ -1,8 +1,10 @@
 """Convolutions whose weights exceed what a buffer may hold become several, of some outputs each.
 
 maxStorageBufferRange is 128 MiB on many devices; a 3x3 convolution of 1,024 to 1,024 channels takes
-151 MB in Winograd's form. The parts are joined by a Concat, which writes them in place. Matrix
-products split their columns by themselves (``ops/matrix_product.py``).
+151 MB in Winograd's form. A device that reads weights as texels may allow 65,536 of them, one MiB,
+in a buffer (maxTexelBufferElements; SwiftShader), and beyond takes two to four times as long. The
+parts are joined by a Concat, which writes them in place. Matrix products split their columns by
+themselves (``ops/matrix_product.py``).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from math import prod
 from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import ELEMENT_BYTES
 from vkconv.ir import Graph, Node, TensorType, Value, constant
+from vkconv.ops.shapes import ceil_div
 
 #: by operator: the axis of its weights that runs over output channels, and where its bias stands
 _WEIGHTS = {"Conv": (0, 2), "ConvTranspose": (1, 2), "DeformConv": (0, 3)}
@@ -26,11 +29,11 @@ def split_large_weights(graph: Graph, caps: DeviceCaps) -> None:
         return
     nodes: list[Node] = []
     for node in graph.nodes:
-        nodes += _parts(node, caps.max_storage_buffer_range)
+        nodes += _parts(node, caps)
     graph.nodes = nodes
 
 
-def _parts(node: Node, limit: int) -> list[Node]:
+def _parts(node: Node, caps: DeviceCaps) -> list[Node]:
     """The nodes to stand for ``node``, itself if it is small enough."""
     if node.op_type not in _WEIGHTS or node.attributes.get("group", 1) != 1:
         return [node]
@@ -39,14 +42,15 @@ def _parts(node: Node, limit: int) -> list[Node]:
     if weight is None or weight.array is None:
         return [node]
     outputs = weight.dims[axis]
-    per_output = _bytes_per_output(weight, axis, node)
-    most = limit // per_output // _TILE * _TILE
+    most = _most_outputs(weight, axis, node, caps)
     if outputs <= most or most == 0:
         return [node]
     parts: list[Node] = []
     joined: list[Value | None] = []
-    for first in range(0, outputs, most):
-        last = min(first + most, outputs)
+    count = ceil_div(outputs, most)
+    each = ceil_div(outputs, count * _TILE) * _TILE
+    for first in range(0, outputs, each):
+        last = min(first + each, outputs)
         made = _part(node, first, last, axis, bias_at)
         parts += made
         joined.append(made[-1].outputs[0])
@@ -92,11 +96,15 @@ def _channels(value: Value, first: int, last: int) -> Node:
     return Node("PermuteChannels", [value], [result], attributes, result.name, "vkconv", 1)
 
 
-def _bytes_per_output(weight: Value, axis: int, node: Node) -> int:
-    """What the packed weights of one output channel take, at most: channels in whole vec4s, the
-    bias, and 36 numbers for the 9 of a 3x3 in Winograd's form."""
+def _most_outputs(weight: Value, axis: int, node: Node, caps: DeviceCaps) -> int:
+    """How many output channels' packed weights a buffer holds, in whole tiles: channels in whole
+    vec4s, the bias, and in a storage buffer 36 numbers for the 9 of a 3x3 in Winograd's form."""
+    channels = ceil_div(weight.dims[1 - axis], 4) * 4
     taps = prod(weight.dims[2:])
-    if node.op_type == "Conv" and weight.dims[2:] == (3, 3):
-        taps = 36
-    channels = -(-weight.dims[1 - axis] // 4) * 4
-    return (channels * taps + 4) * ELEMENT_BYTES
+    largest = 36 if node.op_type == "Conv" and weight.dims[2:] == (3, 3) else taps
+    stored = caps.max_storage_buffer_range // ((channels * largest + 4) * ELEMENT_BYTES)
+    texels = caps.max_texel_buffer_elements * 4 // (channels * taps + 4)
+    # each part of a deformable convolution would sample anew, which takes longer
+    reads_texels = caps.access[0] != "ssbo" and node.op_type != "DeformConv"
+    most = min(stored, texels) if reads_texels and texels >= _TILE else stored
+    return most // _TILE * _TILE
