@@ -4,7 +4,7 @@ behind it."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 DeviceKind = Literal["discrete", "integrated", "virtual", "cpu", "other", "reference"]
 
@@ -21,6 +21,18 @@ class DeviceInfo:
     api_version: str
     memory_bytes: int
     features: tuple[str, ...] = ()
+
+    @property
+    def choice(self) -> str:
+        """What names this device to ``InferenceSession``."""
+        if self.kind == "reference":
+            return "reference"
+        return f"kompute:{self.index}" if self.driver.startswith("kp ") else str(self.index)
+
+
+#: how a device is named: "auto", "gpu", "cpu", a kind, part of a name, an index, what
+#: ``vkconv.devices()`` lists, "reference" or "kompute"
+DeviceChoice: TypeAlias = "str | int | DeviceInfo"
 
 
 @dataclass(frozen=True)

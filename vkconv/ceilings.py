@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vkconv.capabilities import DeviceInfo
+from vkconv.capabilities import DeviceChoice, DeviceInfo
 from vkconv.device import open_device
 from vkconv.device.base import Device
 from vkconv.dispatch import BufferRange, Dispatch, Number, Plan, Port, PushValue, Storage, View
@@ -51,7 +51,7 @@ class Ceilings:
         return max(flops / self.gflops, bytes_ / self.gbytes) * 1e-9
 
 
-def measure_ceilings(device: str | int = "auto", *, again: bool = False) -> Ceilings:
+def measure_ceilings(device: DeviceChoice = "auto", *, again: bool = False) -> Ceilings:
     """The ceilings of a device, named as for ``InferenceSession``: those kept, unless ``again``.
 
     Raises DeviceError where there is no such device. "reference" has none: ValueError.

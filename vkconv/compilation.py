@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import vkconv
-from vkconv.capabilities import DeviceInfo
+from vkconv.capabilities import DeviceChoice, DeviceInfo
 from vkconv.device import open_device
 from vkconv.errors import InvalidInputError
 from vkconv.image_inputs import MOST_CHANNELS, ImageInput, ImageInputs
@@ -42,7 +42,7 @@ def compile_model(
     path: str,
     *,
     shapes: Shapes | None = None,
-    device: str | int = "auto",
+    device: DeviceChoice = "auto",
     images: ImageInput | Mapping[str, ImageInput] | None = None,
 ) -> Compiled:
     """Plan ``model`` (path, bytes or onnx.ModelProto) for a device and write it to ``path``.

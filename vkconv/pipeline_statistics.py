@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vkconv.capabilities import DeviceCaps, DeviceInfo
+from vkconv.capabilities import DeviceCaps, DeviceChoice, DeviceInfo
 from vkconv.compilation import concrete_types
 from vkconv.device import open_compiler
 from vkconv.device.vulkan.statistics import PipelineStatistics
@@ -38,7 +38,7 @@ class ModelPipelines:
 
 
 def compile_pipelines(
-    model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, device: str | int = "auto"
+    model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, device: DeviceChoice = "auto"
 ) -> ModelPipelines:
     """Plan ``model`` (a path, bytes or an onnx.ModelProto, or a plan file) as a session on the
     device would, and have the driver compile each pipeline. Nothing runs.

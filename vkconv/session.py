@@ -26,7 +26,7 @@ from vkconv.arguments import (
     zeros,
 )
 from vkconv.async_runs import AsyncRuns
-from vkconv.capabilities import DeviceInfo
+from vkconv.capabilities import DeviceChoice, DeviceInfo
 from vkconv.device import open_device
 from vkconv.device.base import Device
 from vkconv.errors import DeviceError, InvalidInputError, VkconvError
@@ -51,8 +51,8 @@ class InferenceSession:
     """A model, planned and ready to run.
 
     model: path of an .onnx file, its bytes, or an onnx.ModelProto.
-    device: "auto" (discrete, then integrated, then CPU driver), an index or part of a name from
-        ``vkconv.devices()``, "reference" (numpy, slow, for comparison), or "kompute" (kp).
+    device: "auto" (discrete, then integrated, then CPU driver), one of ``vkconv.devices()``, its
+        index or part of its name, "reference" (numpy, slow, for comparison), or "kompute" (kp).
     precision: "fp32".
     strict: refuse models of which a node would run on the host.
     images: inputs that are fed with pixels, uint8 (N, H, W, C), and converted on the device: an
@@ -69,7 +69,7 @@ class InferenceSession:
         self,
         model: Any,
         *,
-        device: str | int = "auto",
+        device: DeviceChoice = "auto",
         precision: str = "fp32",
         strict: bool = False,
         images: ImageInput | Mapping[str, ImageInput] | None = None,

@@ -65,6 +65,29 @@ def test_unknown_names_from_outside(monkeypatch):
     opened.close()
 
 
+@pytest.mark.parametrize("named", [0, "reference", "kompute"])
+def test_what_a_session_says_of_its_device_names_it(named):
+    opened = open_device(named)
+    info = opened.info
+    opened.close()
+    again = open_device(info)
+    assert again.info == info
+    again.close()
+
+
+def test_what_is_listed_may_be_opened():
+    for info in devices():
+        opened = open_device(info)
+        assert opened.info == info
+        opened.close()
+
+
+@pytest.mark.parametrize(("choice", "kind"), [(None, "NoneType"), (1.0, "float"), ([], "list")])
+def test_what_names_no_device_is_refused(choice, kind):
+    with pytest.raises(DeviceError, match=f"by name, index or DeviceInfo, not by {kind}"):
+        open_device(choice)
+
+
 def test_listing_says_what_a_device_is():
     for info in devices():
         assert info.name and info.driver and info.memory_bytes > 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from vkconv.capabilities import DeviceInfo
+from vkconv.capabilities import DeviceChoice, DeviceInfo
 from vkconv.device.base import Device, Executable, StepTime
 from vkconv.device.reference import ReferenceDevice
 from vkconv.errors import DeviceError
@@ -30,9 +30,9 @@ def devices() -> list[DeviceInfo]:
     return vulkan.infos()
 
 
-def open_device(choice: str | int = "auto") -> Device:
-    """Opens a device: "auto", an index, "gpu", "cpu", part of a name, "reference", or "kompute"
-    (also "kompute:1", "kompute:NAME").
+def open_device(choice: DeviceChoice = "auto") -> Device:
+    """Opens a device: "auto", an index, "gpu", "cpu", part of a name, what ``devices`` lists,
+    "reference", or "kompute" (also "kompute:1", "kompute:NAME").
 
     "auto" takes what the environment variable VKCONV_DEVICE says, else the first discrete GPU, then
     integrated, then virtual, then a CPU driver. Raises DeviceError, listing what there is, where
@@ -51,7 +51,7 @@ def open_device(choice: str | int = "auto") -> Device:
     return VulkanDevice(choice)
 
 
-def open_compiler(choice: str | int = "auto") -> PipelineCompiler:
+def open_compiler(choice: DeviceChoice = "auto") -> PipelineCompiler:
     """A Vulkan device that compiles and runs nothing, for what its driver says of the kernels.
 
     The choice as ``open_device`` takes it; "reference" and "kompute" have no compiler to ask.
@@ -68,8 +68,14 @@ def open_compiler(choice: str | int = "auto") -> PipelineCompiler:
     return PipelineCompiler(choice)
 
 
-def _meant(choice: str | int) -> str | int:
-    """The choice, with what VKCONV_DEVICE says for "auto"."""
+def _meant(choice: DeviceChoice) -> str | int:
+    """The choice by name or index, with what VKCONV_DEVICE says for "auto"."""
+    if isinstance(choice, DeviceInfo):
+        return choice.choice
+    if not isinstance(choice, str | int):
+        raise DeviceError(
+            f"a device is chosen by name, index or DeviceInfo, not by {type(choice).__name__}"
+        )
     if choice == "auto":
         return os.environ.get("VKCONV_DEVICE", "").strip() or "auto"
     return choice

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vkconv.capabilities import DeviceCaps
+from vkconv.capabilities import DeviceCaps, DeviceChoice
 from vkconv.device import open_device
 from vkconv.device.vulkan.enumerate import probes
 from vkconv.device.vulkan.loader import load, text
@@ -58,7 +58,7 @@ class Diagnosis:
 
 
 def diagnose(
-    device: str | int = "auto",
+    device: DeviceChoice = "auto",
     *,
     self_test: bool = True,
     tell: Callable[[FamilyResult], None] | None = None,
@@ -185,7 +185,7 @@ def _limits(caps: DeviceCaps) -> Rows:
 
 
 def _self_test(
-    made: Diagnosis, choice: str | int, tell: Callable[[FamilyResult], None] | None
+    made: Diagnosis, choice: DeviceChoice, tell: Callable[[FamilyResult], None] | None
 ) -> None:
     try:
         device = open_device(choice)

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vkconv.capabilities import DeviceChoice
 from vkconv.errors import FusionError, InvalidInputError, InvalidModelError
 from vkconv.fusion.proof import Comparison, Proof, prove
 from vkconv.fusion.report import FusionReport, Size, all_fusions
@@ -107,7 +108,7 @@ def fuse(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     prove: bool = True,
-    device: str | int = "auto",
+    device: DeviceChoice = "auto",
 ) -> FusedModel:
     """Fuse linear branches of a model: batch normalisations, parallel convolutions, constants.
 
@@ -249,7 +250,7 @@ def _refusal(node: Node, graph: Graph, reason: str) -> Unfused:
     return Unfused(kind, (node.name,), reason)
 
 
-def _proof(model: Any, source: Source, rewritten: _Rewritten, device: str | int) -> Proof:
+def _proof(model: Any, source: Source, rewritten: _Rewritten, device: DeviceChoice) -> Proof:
     path = _path_of(model)
     before: Any
     if path is not None:

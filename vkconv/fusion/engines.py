@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vkconv.capabilities import DeviceChoice
 from vkconv.device import open_device
 from vkconv.errors import InvalidInputError, VkconvError
 from vkconv.ir import Array, Graph, TensorType, Value
@@ -69,7 +70,7 @@ def _evaluate(graph: Graph, feeds: Feeds) -> dict[str, Any]:
     return dict(zip(graph.output_names, arrays, strict=True))
 
 
-def run_on_device(choice: str | int) -> Engine:
+def run_on_device(choice: DeviceChoice) -> Engine:
     """An engine on a Vulkan device, as InferenceSession takes it."""
 
     def run(model: Any, feeds: Sequence[Feeds]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vkconv.capabilities import DeviceChoice
 from vkconv.errors import InvalidInputError, VkconvError
 from vkconv.fusion.engines import (
     Engine,
@@ -105,7 +106,7 @@ def prove(
     possible: Iterable[Shapes],
     *,
     flops: int = 0,
-    device: str | int = "auto",
+    device: DeviceChoice = "auto",
     free: Callable[[], object] = gc.collect,
 ) -> Proof:
     """Run both models (a path or bytes each) at the first of the ``possible`` shapes that works.
@@ -141,7 +142,7 @@ class _Trial:
     notes: list[str] = field(default_factory=list)
 
 
-def _engines(flops: int, device: str | int, trial: _Trial) -> dict[str, Engine]:
+def _engines(flops: int, device: DeviceChoice, trial: _Trial) -> dict[str, Engine]:
     engines: dict[str, Engine] = {}
     if device == "reference" or (device == "auto" and flops <= _REFERENCE_FLOPS):
         engines[BY_NUMPY] = run_on_reference

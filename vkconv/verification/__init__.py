@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from vkconv.arguments import checked_feeds, node_arg
+from vkconv.capabilities import DeviceChoice
 from vkconv.device import open_device
 from vkconv.device.base import Device
 from vkconv.errors import InvalidInputError, InvalidModelError, VkconvError
@@ -66,7 +67,7 @@ def verify(
     model: Any,
     feeds: Mapping[str, Any] | None = None,
     *,
-    device: str | int = "auto",
+    device: DeviceChoice = "auto",
     shapes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
     images: Images = None,
