@@ -19,10 +19,12 @@ _POSITIONS = {"Conv": (2, 3), "DeformConv": (3, 5)}
 
 def fuse_residual(graph: Graph) -> None:
     uses = graph.uses()
+    # nodes are only removed below, which leaves the others in order
+    order = {id(n): i for i, n in enumerate(graph.nodes)}
     for node in list(graph.nodes):
         if node.op_type != "Add" or node.domain or len(node.inputs) != 2:
             continue
-        conv, residual = _operands(graph, node, uses)
+        conv, residual = _operands(graph, node, uses, order)
         if conv is None or residual is None:
             continue
         _fuse(graph, conv, residual, node)
@@ -33,10 +35,9 @@ def fuse_residual(graph: Graph) -> None:
 
 
 def _operands(
-    graph: Graph, add: Node, uses: dict[Value, list[Node]]
+    graph: Graph, add: Node, uses: dict[Value, list[Node]], order: dict[int, int]
 ) -> tuple[Node | None, Value | None]:
     """The convolution that takes the sum over (the later, when both could); the other operand."""
-    order = {id(n): i for i, n in enumerate(graph.nodes)}
     best: tuple[Node | None, Value | None] = (None, None)
     for value, other in (add.inputs, add.inputs[::-1]):
         if value is None or other is None or other.is_constant or value is other:
