@@ -110,8 +110,6 @@ FORCED = [
 ]
 
 
-#: stands for maps of more texels than the device allows
-LARGE_MAPS = "texels of maps"
 #: the ways of access that the rules do not reach
 ACCESS = [
     (case, choice, disabled)
@@ -121,9 +119,9 @@ ACCESS = [
     or (case is GROWN and choice.output_tile == 16)
     or (SUBGROUP in (choice.kernel, choice.multiply) and choice.output_tile == 16)
 ] + [
-    (case, choice, disabled)
+    (case, dataclasses.replace(choice, access=access), "")
     for case, choice in FORCED
-    for disabled in ("texel", LARGE_MAPS)
+    for access in ("ssbo", "weights_texel")
     if choice.kernel in ("conv2d_8x4", "conv_transpose2d_8x4")
 ]
 
@@ -147,9 +145,6 @@ def on_device(caps: DeviceCaps, choice: Choice) -> Choice:
 def test_every_kernel_and_tile_computes_the_same(
     case: Case, choice: Choice, disabled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if disabled == LARGE_MAPS:
-        monkeypatch.setattr(DeviceCaps, "access", ("weights_texel", "ssbo"))
-        disabled = ""
     monkeypatch.setenv("VKCONV_DISABLE", ",".join(filter(None, ("plan_cache", disabled))))
     asked: list[Problem] = []
 

@@ -10,7 +10,7 @@ import pytest
 from vkconv.capabilities import DeviceCaps
 from vkconv.ops.conv_geometry import conv_axes, transpose_axes
 from vkconv.ops.conv_problem import SUBGROUP, Problem, parts
-from vkconv.ops.conv_selection import candidates, select_kernel
+from vkconv.ops.conv_selection import TEXTURED, candidates, select_kernel
 from vkconv.ops.window import Axis
 
 LAVAPIPE = DeviceCaps(
@@ -31,7 +31,7 @@ SWIFTSHADER = DeviceCaps(
     max_workgroup_invocations=256,
     unrolls_loops=False,
 )
-MOBILE = DeviceCaps(kind="integrated", subgroup_size=16, subgroup_shuffle=True)
+MOBILE = DeviceCaps(kind="integrated", subgroup_size=16, subgroup_shuffle=True, uniform_texel=True)
 DESKTOP = dataclasses.replace(LAVAPIPE, kind="discrete", subgroup_size=32)
 DEVICES = {"lavapipe": LAVAPIPE, "swiftshader": SWIFTSHADER, "mobile": MOBILE, "desktop": DESKTOP}
 
@@ -211,6 +211,30 @@ def test_small_maps_and_large_ones_have_several_candidates() -> None:
     assert len(candidates(square(64, 64, 80, 3), LAVAPIPE)) > 20
     kernels = {c.kernel for c in candidates(square(64, 64, 80, 3), DESKTOP)}
     assert kernels == {"conv2d", "conv2d_8x4", "conv2d_shared", "winograd_4x4", "winograd_2x2"}
+
+
+@pytest.mark.parametrize(
+    ("problem", "kernel", "ways"),
+    [
+        (square(64, 64, 80, 3), "conv2d_8x4", {"", "uniform_texel", "weights_texel"}),
+        (square(64, 64, 80, 1), "conv2d_8x4", {"", "uniform_texel", "weights_texel"}),
+        (square(64, 32, 160, 4, 2, transposed=True), "conv_transpose2d_8x4",
+         {"", "uniform_texel", "weights_texel"}),
+        (square(1, 1, 80, 3, groups=64), "depthwise_conv2d_4x1", {"", "uniform_texel"}),
+    ],
+    ids=["3x3", "1x1", "transposed", "depthwise"],
+)  # fmt: skip
+def test_gpus_may_find_textures_quicker(problem: Problem, kernel: str, ways: set[str]) -> None:
+    """The rules read storage buffers; tuning tries both."""
+    found = candidates(problem, MOBILE)
+    assert found[0].kernel == kernel and not found[0].access
+    assert {c.access for c in found if c.kernel == kernel} == ways == {"", *TEXTURED[kernel]}
+    assert not any(c.access for c in found if c.kernel != kernel)
+    for choice in (c for c in found if c.access):
+        assert str(choice).endswith(f" lanes=64 {choice.access}")
+        assert select_kernel(problem, MOBILE, {problem.key: str(choice)}) == choice
+    for caps in (dataclasses.replace(MOBILE, uniform_texel=False), LAVAPIPE, SWIFTSHADER):
+        assert not any(c.access for c in candidates(problem, caps))
 
 
 def test_what_tuning_found_is_used_and_what_is_no_candidate_is_not() -> None:

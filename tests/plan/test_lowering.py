@@ -70,11 +70,14 @@ def lower(
     push: Mapping[str, Any] | None = None,
     spec: Mapping[str, Any] | None = None,
     grid: tuple[int, int, int] = (1, 1, 1),
+    **axes: str,
 ) -> Dispatch:
     lowering = PlanLowering(caps, ConstantStore())
     lowering.node = "the_node"
     given = {"x": view(64), "y": view(64)} if buffers is None else buffers
-    return lowering.dispatch("stub", given, push or {"size": (1, 2, 3, 4)}, spec or {}, grid)
+    return lowering.dispatch(
+        "stub", given, push or {"size": (1, 2, 3, 4)}, spec or {}, grid, **axes
+    )
 
 
 # --- names --------------------------------------------------------------------------------------
@@ -172,6 +175,14 @@ def test_storage_buffer_range() -> None:
 )
 def test_capabilities_choose_the_access(caps: DeviceCaps, access: str) -> None:
     assert dict(lower(caps).variant) == {"access": access}
+
+
+@pytest.mark.parametrize("kind", ["cpu", "integrated"])
+def test_a_way_of_access_that_is_asked_for(kind: Any) -> None:
+    caps = replace(CPU, kind=kind, max_texel_buffer_elements=65536)
+    for texels, access in ((65536, "uniform_texel"), (65537, "ssbo")):
+        views = {"x": view(texels * 4), "y": view(4)}
+        assert dict(lower(caps, views, access="uniform_texel").variant) == {"access": access}
 
 
 def test_texel_buffers_have_a_limit() -> None:

@@ -49,6 +49,8 @@ def conv_dispatch(
         axes["result"] = epilogue.result
     if choice.kernel in STRIPS:
         axes["taps"] = _taps(problem, choice)
+    if choice.access:
+        axes["access"] = choice.access
     return ctx.dispatch(choice.kernel, buffers, push, spec, _grid(problem, choice), **axes)
 
 

@@ -124,7 +124,8 @@ class Choice:
     (of eight for SUBGROUP, of the workgroup for ``conv2d_shared``), lanes of a group.
 
     ``kernel`` may be winograd_4x4 or winograd_2x2, three dispatches whose middle one is
-    ``multiply``; tile, lanes and shuffle are then that one's.
+    ``multiply``; tile, lanes and shuffle are then that one's. ``access``: how it reads, where not
+    as the device prefers (``DeviceCaps.access``).
     """
 
     kernel: str
@@ -133,12 +134,14 @@ class Choice:
     lanes: int
     shuffle: bool = False
     multiply: str = ""
+    access: str = ""
 
     def __str__(self) -> str:
-        """``conv2d 16x4 lanes=8 shuffle``, ``winograd_4x4(conv2d_1x1) 16x5 lanes=8``."""
+        """``conv2d 16x4 lanes=8 shuffle``, ``winograd_4x4(conv2d_1x1) 16x5 lanes=8``,
+        ``conv2d_8x4 8x4 lanes=64 uniform_texel``."""
         kernel = f"{self.kernel}({self.multiply})" if self.multiply else self.kernel
-        shuffle = " shuffle" if self.shuffle else ""
-        return f"{kernel} {self.output_tile}x{self.pixels} lanes={self.lanes}{shuffle}"
+        more = " shuffle" * self.shuffle + f" {self.access}" * bool(self.access)
+        return f"{kernel} {self.output_tile}x{self.pixels} lanes={self.lanes}{more}"
 
     @property
     def is_winograd(self) -> bool:

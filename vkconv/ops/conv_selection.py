@@ -7,7 +7,7 @@ record is a mapping of text to text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import product
 
@@ -28,6 +28,12 @@ FILLED_ELSEWHERE = 2048
 MOST_COLUMNS, MOST_TAPS, MOST_SPAN = 31, 121, 256
 #: phases of a transposed convolution, each of which takes workgroups of its own
 MOST_PHASES = 1024
+#: how kernels for GPUs may read other than from storage buffers
+TEXTURED = {
+    "conv2d_8x4": ("uniform_texel", "weights_texel"),
+    "conv_transpose2d_8x4": ("uniform_texel", "weights_texel"),
+    "depthwise_conv2d_4x1": ("uniform_texel",),
+}
 
 
 def select_kernel(
@@ -51,11 +57,25 @@ def select_kernel(
 
 def candidates(problem: Problem, caps: DeviceCaps) -> list[Choice]:
     """All choices worth timing for a shape on a device, each of which computes it; the rules' own
-    comes first."""
-    found = {_by_rule(problem, caps): None}
-    for choice in _considered(problem, caps):
-        found[choice] = None
-    return list(found)
+    comes first, what reads its operands otherwise next."""
+    rule = _by_rule(problem, caps)
+    tiles = [rule, *_considered(problem, caps)]
+    ordered = [rule, *_through_textures([rule], caps), *tiles, *_through_textures(tiles, caps)]
+    return list(dict.fromkeys(ordered))
+
+
+def _through_textures(choices: Iterable[Choice], caps: DeviceCaps) -> list[Choice]:
+    """Those of a GPU's choices that read texels, in groups of one size: some (Adreno) have a cache
+    for textures that storage buffers do not use."""
+    if caps.kind == "cpu" or not caps.uniform_texel:
+        return []
+    lanes = _lanes(caps, 64)
+    return [
+        replace(choice, access=access)
+        for choice in choices
+        for access in TEXTURED.get(choice.kernel, ())
+        if choice.lanes == lanes
+    ]
 
 
 def _considered(problem: Problem, caps: DeviceCaps) -> list[Choice]:

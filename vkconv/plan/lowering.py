@@ -191,10 +191,12 @@ class PlanLowering:
     def _choose_variant(
         self, kernel: str, axes: Mapping[str, str], views: Mapping[str, View]
     ) -> ShaderModule:
-        """The module, with the first way of access of those preferred that the limits allow."""
-        if "access" not in shaders.axes(kernel) or "access" in axes:
+        """The module, with the first way of access of those preferred that the limits allow: the
+        one that ``axes`` names, then the device's."""
+        if "access" not in shaders.axes(kernel):
             return shaders.load(kernel, tuple(sorted(axes.items())))
-        for access in self.caps.access:
+        named = (axes["access"],) if "access" in axes else ()
+        for access in (*named, *self.caps.access):
             if access in shaders.axes(kernel)["access"]:
                 module = shaders.load(kernel, tuple(sorted({**axes, "access": access}.items())))
                 if self._fits(module, views):
