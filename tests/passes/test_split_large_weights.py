@@ -20,6 +20,10 @@ from vkconv.plan import ConstantStore, make_plan
 
 LIMIT = 640_000
 SMALL = DeviceCaps(kind="integrated", max_storage_buffer_range=LIMIT)
+#: texels of a buffer: more than the maps of these nets have, and fewer than their weights
+TEXELS = 20_000
+READING_TEXELS = DeviceCaps(kind="cpu", max_texel_buffer_elements=TEXELS, uniform_texel=True,
+                            unrolls_loops=False)  # fmt: skip
 CONSTANTS = {
     "w": floats(192, 96, 3, 3, scale=0.05),
     "b": floats(192),
@@ -90,24 +94,28 @@ def test_no_buffer_exceeds_the_limit(name: str, kind: Any) -> None:
     assert not copies  # parts are written in place, and residuals read there
 
 
-@pytest.mark.parametrize("disabled", ["", "texel"])
+@pytest.mark.parametrize(
+    ("limit", "disabled"),
+    [
+        (f"max_storage_buffer_range={LIMIT}", ""),
+        (f"max_storage_buffer_range={LIMIT}", "texel"),
+        (f"max_texel_buffer_elements={TEXELS}", ""),
+        (f"max_texel_buffer_elements={TEXELS}", "unrolling"),
+    ],
+)
 @pytest.mark.parametrize("name", list(NETS))
-def test_on_the_device(name: str, disabled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_the_device(
+    name: str, limit: str, disabled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nodes, inputs = NETS[name]
     proto = model(nodes, inputs, {"y": None}, CONSTANTS)
-    monkeypatch.setenv("VKCONV_LIMITS", f"max_storage_buffer_range={LIMIT}")
+    monkeypatch.setenv("VKCONV_LIMITS", limit)
     monkeypatch.setenv("VKCONV_DISABLE", disabled)
     with InferenceSession(proto, strict=True) as session:
         session.run(None, {n: x + 1 for n, x in feeds(inputs).items()})
         assert_same(session.run(None, feeds(inputs)), expected(proto, feeds(inputs)))
         where = {p.node: p.where for p in session.placement}
     assert set(where.values()) <= {"gpu", "fused", "folded"} and len(where) == len(nodes)
-
-
-#: texels of a buffer: more than the maps of these nets have, and fewer than their weights
-TEXELS = 20_000
-READING_TEXELS = DeviceCaps(kind="cpu", max_texel_buffer_elements=TEXELS, uniform_texel=True,
-                            unrolls_loops=False)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["conv", "fused", "transposed", "scaled"])
@@ -134,20 +142,6 @@ def test_maps_of_more_texels_leave_the_weights_theirs() -> None:
         plan = make_plan(lowered(proto, caps), caps, ConstantStore())
         kinds = {dict(d.variant)["access"] for d in plan.dispatches if d.kernel == "conv2d_8x4"}
         assert kinds == {access}
-
-
-@pytest.mark.parametrize("unrolling", ["", "unrolling"])
-@pytest.mark.parametrize("name", list(NETS))
-def test_few_texels_on_the_device(
-    name: str, unrolling: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nodes, inputs = NETS[name]
-    proto = model(nodes, inputs, {"y": None}, CONSTANTS)
-    monkeypatch.setenv("VKCONV_LIMITS", f"max_texel_buffer_elements={TEXELS}")
-    monkeypatch.setenv("VKCONV_DISABLE", unrolling)
-    with InferenceSession(proto, strict=True) as session:
-        session.run(None, {n: x + 1 for n, x in feeds(inputs).items()})
-        assert_same(session.run(None, feeds(inputs)), expected(proto, feeds(inputs)))
 
 
 def test_weights_that_fit_and_groups_are_left_alone() -> None:
