@@ -24,7 +24,7 @@ class DeviceInfo:
 
     @property
     def choice(self) -> str:
-        """What names this device to ``InferenceSession``."""
+        """What names this device to ``InferenceSession`` and on the command line."""
         if self.kind == "reference":
             return "reference"
         return f"kompute:{self.index}" if self.driver.startswith("kp ") else str(self.index)
@@ -75,7 +75,8 @@ class DeviceCaps:
         for a storage buffer). GPUs read storage buffers at full speed, so they stay with what
         every limit allows.
         """
-        texels = self.kind == "cpu"
-        storage = ("storage_texel",) * (texels and self.storage_texel)
-        uniform = ("uniform_texel", "weights_texel") * (texels and self.uniform_texel)
+        if self.kind != "cpu":
+            return ("ssbo",)
+        storage = ("storage_texel",) if self.storage_texel else ()
+        uniform = ("uniform_texel", "weights_texel") if self.uniform_texel else ()
         return *storage, *uniform, "ssbo"

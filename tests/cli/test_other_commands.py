@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 import vkconv
 from tests.cli.fake_session import FakeSession
+from vkconv.capabilities import DeviceInfo
 from vkconv.cli.main import main
 from vkconv.errors import DeviceError, NodeProblem, UnsupportedModelError
 
+CARD = DeviceInfo(
+    0, "Radeon RX 6600", "discrete", "radv 23.2.1", "1.3.255", 8 << 30, ("fp16", "subgroup")
+)
 
-def device(**changes: object) -> SimpleNamespace:
-    values = {
-        "index": 0,
-        "name": "Radeon RX 6600",
-        "kind": "discrete",
-        "driver": "radv 23.2.1",
-        "api_version": "1.3.255",
-        "memory_bytes": 8 << 30,
-        "features": ("fp16", "subgroup"),
-    }
-    return SimpleNamespace(**{**values, **changes})
+
+def device(**changes: Any) -> DeviceInfo:
+    return replace(CARD, **changes)
 
 
 def test_devices_are_listed(capsys, monkeypatch) -> None:
@@ -42,7 +40,7 @@ def test_no_devices_is_an_error_with_a_remedy(refused, monkeypatch) -> None:
     monkeypatch.setitem(vars(vkconv), "devices", list)
     assert "install the driver" in refused(main, ["devices"], 1)
 
-    def fail() -> list[SimpleNamespace]:
+    def fail() -> list[DeviceInfo]:
         raise DeviceError("no Vulkan loader; install libvulkan1")
 
     monkeypatch.setitem(vars(vkconv), "devices", fail)

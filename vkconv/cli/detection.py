@@ -118,7 +118,7 @@ def run_detector(image: Image, settings: Settings) -> Outcome:
         if settings.trace is not None:
             profile = session.profile({name: tensor})
             if session.device.kind != "reference":
-                profile.ceilings = vkconv.measure_ceilings(session.device.index)
+                profile.ceilings = vkconv.measure_ceilings(session.device)
             with replacing(settings.trace, "the trace") as temporary:
                 profile.write_chrome_trace(temporary)
         milliseconds = {

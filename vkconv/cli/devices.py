@@ -35,11 +35,9 @@ def _list_devices(program: str, arguments: list[str]) -> int:
             "no Vulkan device was found; install the driver of your GPU, or Mesa's CPU driver "
             "(on Debian and Ubuntu: apt install mesa-vulkan-drivers)"
         )
-    choices = [(str(device.index), device) for device in devices]
-    choices += [(f"kompute:{device.index}", device) for device in kompute.infos()]
     rows = [
         [
-            choice,
+            device.choice,
             one_line(device.name),
             device.kind,
             one_line(device.driver),
@@ -47,7 +45,7 @@ def _list_devices(program: str, arguments: list[str]) -> int:
             format_bytes(device.memory_bytes),
             one_line(", ".join(device.features)),
         ]
-        for choice, device in choices
+        for device in [*devices, *kompute.infos()]
     ]
     print_table(
         console_on(sys.stdout),
