@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -34,12 +35,14 @@ _LANES: dict[str, Any] = {
     "max_storage_buffers": 8,
     "subgroup_size": 8,
 }
+#: as SwiftShader: a CPU driver that gets the kernels for GPUs
+KEEPING_LOOPS = DeviceCaps(kind="cpu", unrolls_loops=False, **_LANES)
 #: devices that between them make the planner choose every way of access, with shuffles and without
 CAPS = (
     DeviceCaps(),
     DeviceCaps(kind="discrete", **_LANES | {"subgroup_size": 32}, subgroup_shuffle=True),
     *(
-        DeviceCaps(kind="cpu", unrolls_loops=False, **_LANES, **access)
+        replace(KEEPING_LOOPS, **access)
         for access in ({}, {"storage_texel": True}, {"uniform_texel": True})
     ),
     *(
@@ -121,13 +124,17 @@ def test_every_variant_is_dispatched_by_some_case(monkeypatch: pytest.MonkeyPatc
     # convolutions run with results in C4 too (``both_results`` in conftest.py), and where maps have
     # more texels than the device allows
     convolutions = [case for case in _cases() if "Conv" in case.op_type]
-    for large, results in ((False, "c4"), (True, "c4"), (True, "either")):
+    for devices, large, results in (
+        (CAPS, False, "c4"),
+        ([KEEPING_LOOPS], True, "c4"),
+        ([KEEPING_LOOPS], True, "either"),
+    ):
         with monkeypatch.context() as patched:
             if large:
                 patched.setattr(DeviceCaps, "access", ("weights_texel", "ssbo"))
             if results == "c4":
                 patched.setattr(passes, "store_linear", lambda _: None)
-            for case, caps in product(convolutions, CAPS):
+            for case, caps in product(convolutions, devices):
                 seen |= _dispatched(case, caps)
     kernels = set(shaders.kernels()) - MEASURING
     existing = {(k, _key(v)) for k in kernels for v in shaders.variants(k)}
