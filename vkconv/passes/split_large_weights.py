@@ -104,7 +104,7 @@ def _most_outputs(weight: Value, axis: int, node: Node, caps: DeviceCaps) -> int
     largest = 36 if node.op_type == "Conv" and weight.dims[2:] == (3, 3) else taps
     stored = caps.max_storage_buffer_range // ((channels * largest + 4) * ELEMENT_BYTES)
     texels = caps.max_texel_buffer_elements * 4 // (channels * taps + 4)
-    # each part of a deformable convolution would sample anew, which takes longer
+    # each part of a deformable convolution would sample anew
     reads_texels = caps.access[0] != "ssbo" and node.op_type != "DeformConv"
     most = min(stored, texels) if reads_texels and texels >= _TILE else stored
     return most // _TILE * _TILE
