@@ -123,7 +123,7 @@ def main() -> None:
             start = time.perf_counter()
             (output,) = session.run(None, {"images": tensor})
             seconds += time.perf_counter() - start
-            found.append(detect(output, head, transform, confidence=CONFIDENCE, iou=OVERLAP))
+            found.append(detect([output], head, transform, confidence=CONFIDENCE, iou=OVERLAP))
             truths.append((boxes, labels))
 
     lines = ["| class | objects | AP50 | AP75 |", "| --- | ---: | ---: | ---: |"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vkconv.errors import InvalidInputError
 from vkconv.fusion import Comparison, FusionReport
-from vkconv.vision.heads import HEAD_KINDS
+from vkconv.vision.head_kinds import HEAD_KINDS
 
 __all__ = ["ExportReport", "metadata"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.cli.fake_session import save_chooser
 from tests.validation import without_announcement
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,20 @@ def test_known_boxes_through_a_real_session(folder: Path, device: str) -> None:
     ]
     assert Image.open("image_detections.png").size == (128, 64)
     assert record["device"]["name"] in done.stderr
+
+
+@pytest.mark.parametrize("device", ["auto", "reference"])
+def test_final_boxes_through_a_real_session(folder: Path, device: str) -> None:
+    save_chooser(folder / "chooser.onnx")
+    arguments = ["chooser.onnx", "image.png", "--json", "-", "--device", device]
+    done = call("run", *arguments, *(["--verify"] if device == "auto" else []))
+    assert done.returncode == 0, done.stderr
+    found = [(d["class_id"], d["box"]) for d in json.loads(done.stdout)["detections"]]
+    assert found == [
+        (0, [44.0, 27.0, 84.0, 37.0]),
+        (0, [46.0, 27.0, 86.0, 37.0]),
+        (1, [16.0, 36.0, 32.0, 44.0]),
+    ]
 
 
 def test_the_demo_detector_needs_no_model(folder: Path) -> None:

@@ -52,6 +52,8 @@ RUN_TIME_ERRORS = {
     "too many labels": ("model.onnx image.png --labels many.txt", "3 names, but the model"),
     "empty labels": ("model.onnx image.png --labels empty.txt", "is empty"),
     "missing labels": ("model.onnx image.png --labels no.txt", "No such file"),
+    "unknown head": ("model.onnx image.png --head ssd", "'ssd' is no head; understood are"),
+    "another head": ("model.onnx image.png --head boxes", "not those of the head 'boxes'"),
     "unknown device": ("model.onnx image.png --device Voodoo", "no device 'Voodoo'"),
     "missing model": ("no.onnx image.png", "no model file 'no.onnx'"),
     "not a model": ("text.onnx image.png", "is not an ONNX model"),

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto
 from PIL import Image
 
-from tests.cli.fake_session import ROWS, save_model
+from tests.cli.fake_session import ROWS, save_chooser, save_model
 from vkconv.cli.main import main as vkconv_main
 from vkconv.cli.run import main
 
@@ -134,6 +134,60 @@ def test_the_head_of_the_metadata(folder: Path, capsys: pytest.CaptureFixture[st
     assert record["head"] == "yolov7"
     labels = [(found["label"], found["confidence"]) for found in record["detections"]]
     assert labels == [("one", 0.45), ("two", 0.3)]
+
+
+def test_the_size_of_the_metadata(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An input that is open has the size the model was exported for, unless --size says another."""
+    metadata = {"names": "['cat', 'dog']", "imgsz": "[96, 64]"}
+    shape = ("batch", 3, "height", "width")
+    save_model(folder / "open.onnx", input_shape=shape, metadata=metadata)
+    assert main(["open.onnx", "image.png", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["input_size"] == [64, 96]
+    assert main(["open.onnx", "image.png", "--json", "-", "--size", "128"]) == 0
+    assert json.loads(capsys.readouterr().out)["input_size"] == [128, 128]
+
+
+def test_final_boxes_are_not_suppressed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two cats in one place stay two: the model has chosen. Classes without names have numbers."""
+    output = np.zeros((1, 19, 6), np.float32)
+    output[0, 3] = [22, 27, 42, 37, 0.7, 0]
+    output[0, 5] = [22, 27, 42, 37, 0.9, 0]
+    output[0, 7] = [8, 36, 16, 44, 0.6, 7]
+    save_model(folder / "final.onnx", output=output, metadata={})
+    assert main(["final.onnx", "image.png", "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    record = json.loads(captured.out)
+    assert record["head"] == "end2end" and "(end2end, 64x64)" in captured.err
+    found = [(entry["label"], entry["confidence"]) for entry in record["detections"]]
+    assert found == [("class 0", 0.9), ("class 0", 0.7), ("class 7", 0.6)]
+    assert record["detections"][2]["box"] == [16.0, 40.0, 32.0, 56.0]
+    Path("labels.txt").write_text("cat\ndog\n")
+    assert main(["final.onnx", "image.png", "--json", "-", "--labels", "labels.txt"]) == 0
+    labels = [entry["label"] for entry in json.loads(capsys.readouterr().out)["detections"]]
+    assert labels == ["cat", "cat", "class 7"]
+
+
+def test_a_model_that_is_told_the_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """RT-DETR's kin take stretched pictures: 128 x 64 in 64 x 64 is halved in x alone."""
+    save_chooser(folder / "chooser.onnx")
+    assert main(["chooser.onnx", "image.png", "--json", "-", "--conf", "0.5"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["head"] == "boxes"
+    found = [(entry["class_id"], entry["confidence"]) for entry in record["detections"]]
+    assert found == [(0, 0.9), (0, 0.7), (1, 0.6)]
+    assert record["detections"][0]["box"] == [44.0, 27.0, 84.0, 37.0]
+
+
+def test_the_head_of_the_user(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = np.zeros((1, 84, 6), np.float32)
+    output[0, : len(ROWS)] = ROWS
+    save_model(folder / "rows.onnx", output=output)
+    arguments = ["rows.onnx", "image.png", "--json", "-"]
+    assert main([*arguments, "--head", "rtmdet"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["head"] == "rtmdet"
+    # in the upper left corner there is no padding above, and the dog lies below the picture
+    assert [entry["box"] for entry in record["detections"]] == [[44.0, 54.0, 84.0, 64.0]]
 
 
 def test_an_existing_file_is_replaced_and_keeps_its_mode(folder: Path) -> None:

@@ -13,7 +13,7 @@ import vkconv.vision
 from vkconv.errors import InvalidInputError
 from vkconv.vision import HeadSpec, detect, prepare
 
-HEAD = HeadSpec("yolov5", "out", ("cat", "dog"))
+HEAD = HeadSpec("yolov5", ("out",), ("cat", "dog"))
 
 
 def row(cx: float, cy: float, w: float, h: float, score: float, class_id: int) -> list[float]:
@@ -39,17 +39,17 @@ def test_boxes_end_in_source_pixels_best_first() -> None:
         ],
         np.float32,
     )
-    found = detect(output, HEAD, transform)
+    found = detect([output], HEAD, transform)
     assert found.class_ids.tolist() == [0, 0, 1]
     assert found.scores == pytest.approx([0.9, 0.7, 0.5])
     expected = [[79, 40, 121, 60], [176, 40, 200, 60], [79, 40, 121, 60]]
     np.testing.assert_allclose(found.boxes, expected, atol=1e-4)
-    assert len(detect(output, HEAD, transform, max_detections=1)) == 1
-    assert len(detect(output, HEAD, transform, iou=1.0)) == 4
+    assert len(detect([output], HEAD, transform, max_detections=1)) == 1
+    assert len(detect([output], HEAD, transform, iou=1.0)) == 4
 
 
 def test_yolox_is_fed_its_own_way() -> None:
-    head = HeadSpec("yolox", "out", ("cat",), 1.0, "bgr", False)
+    head = HeadSpec("yolox", ("out",), ("cat",), 1.0, "bgr", "corner")
     tensor, transform = prepare(Image.new("RGB", (10, 5), "red"), head, input_size=(32, 32))
     assert tensor[0, :, 0, 0].tolist() == [0, 0, 255]
     assert tensor[0, :, 31, 31].tolist() == [114] * 3 and transform.top == 0
@@ -59,7 +59,7 @@ def test_yolox_is_fed_its_own_way() -> None:
 def test_thresholds_are_checked(options) -> None:
     _, transform = prepare(Image.new("RGB", (8, 8)), HEAD, input_size=(8, 8))
     with pytest.raises(InvalidInputError, match=r"0\.\.1"):
-        detect(np.zeros((1, 1, 7), np.float32), HEAD, transform, **options)
+        detect([np.zeros((1, 1, 7), np.float32)], HEAD, transform, **options)
 
 
 def test_the_room_imports_numpy_and_pillow_only() -> None:

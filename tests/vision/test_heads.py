@@ -1,4 +1,4 @@
-"""Each head on synthetic tensors whose boxes are known, and the choice between heads."""
+"""Which head is chosen, by metadata and by shapes."""
 
 from __future__ import annotations
 
@@ -8,71 +8,10 @@ import numpy as np
 import pytest
 
 from vkconv.errors import InvalidInputError, InvalidModelError, UnsupportedModelError, VkconvError
-from vkconv.vision import COCO_NAMES, HEAD_KINDS, HeadSpec, choose_head, decode
+from vkconv.vision import COCO_NAMES, HEAD_KINDS, HeadSpec, choose_head, metadata_input_size
 
 SIZE = (320, 256)
 CELLS = 40 * 32 + 20 * 16 + 10 * 8
-
-# (cx, cy, w, h, class, objectness, class score): the boxes the tensors below hold.
-OBJECTS = [
-    (100.0, 60.0, 40.0, 30.0, 1, 0.9, 0.8),
-    (250.5, 200.25, 80.0, 100.0, 0, 0.7, 0.95),
-    (8.0, 8.0, 16.0, 16.0, 2, 1.0, 0.5),
-]
-
-
-def corners(cx: float, cy: float, w: float, h: float) -> list[float]:
-    return [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
-
-
-def head(kind: str, classes: int = 3) -> HeadSpec:
-    return HeadSpec(kind, "out", tuple(f"c{i}" for i in range(classes)))
-
-
-def anchored_tensor(classes: int = 3, rows: int = 3 * CELLS) -> np.ndarray:
-    tensor = np.zeros((1, rows, 5 + classes), np.float32)
-    tensor[0, :, :4] = 10
-    for row, (cx, cy, w, h, class_id, objectness, score) in enumerate(OBJECTS):
-        tensor[0, 7 * row + 3, :5] = cx, cy, w, h, objectness
-        tensor[0, 7 * row + 3, 5 + class_id] = score
-    return tensor
-
-
-@pytest.mark.parametrize("kind", ["yolov5", "yolov7"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
-def test_anchored_heads(kind: str, dtype) -> None:
-    found = decode(anchored_tensor().astype(dtype), head(kind), input_size=SIZE)
-    tolerance = 1e-3 if dtype == np.float16 else 1e-6
-    np.testing.assert_allclose(found.boxes, [corners(*o[:4]) for o in OBJECTS], rtol=tolerance)
-    np.testing.assert_allclose(found.scores, [o[5] * o[6] for o in OBJECTS], rtol=tolerance)
-    assert found.class_ids.tolist() == [1, 0, 2]
-    assert found.boxes.dtype == np.float32 and found.class_ids.dtype == np.int64
-
-
-def test_yolov7_of_one_class_uses_objectness_alone() -> None:
-    tensor = np.array([[[10, 10, 4, 4, 0.8, 0.5]]], np.float32)
-    assert decode(tensor, head("yolov7", 1), input_size=SIZE).scores == pytest.approx([0.8])
-    assert decode(tensor, head("yolov5", 1), input_size=SIZE).scores == pytest.approx([0.4])
-
-
-def test_fcos() -> None:
-    """Centerness takes the place of objectness, and a sole class counts."""
-    found = decode(anchored_tensor(rows=CELLS), head("fcos"), input_size=SIZE)
-    np.testing.assert_allclose(found.boxes, [corners(*o[:4]) for o in OBJECTS], rtol=1e-6)
-    np.testing.assert_allclose(found.scores, [o[5] * o[6] for o in OBJECTS], rtol=1e-6)
-    tensor = np.array([[[10, 10, 4, 4, 0.8, 0.5]]], np.float32)
-    assert decode(tensor, head("fcos", 1), input_size=SIZE).scores == pytest.approx([0.4])
-
-
-def test_rtmdet() -> None:
-    tensor = np.zeros((1, 50, 7), np.float32)
-    for row, (cx, cy, w, h, class_id, _, score) in enumerate(OBJECTS):
-        tensor[0, 9 * row, :4] = cx, cy, w, h
-        tensor[0, 9 * row, 4 + class_id] = score
-    found = decode(tensor, head("rtmdet"), input_size=SIZE)
-    np.testing.assert_allclose(found.boxes, [corners(*o[:4]) for o in OBJECTS], rtol=1e-6)
-    np.testing.assert_allclose(found.scores, [o[6] for o in OBJECTS], rtol=1e-6)
-    assert found.class_ids.tolist() == [1, 0, 2]
 
 
 @pytest.mark.parametrize(("kind", "values"), [("fcos", 5), ("rtmdet", 4)])
@@ -80,86 +19,12 @@ def test_heads_told_by_metadata_only(kind: str, values: int) -> None:
     chosen = choose_head({"detections": (1, 100, values + 3)}, {"vkconv.head": kind})
     assert (chosen.kind, len(chosen.class_names)) == (kind, 3)
     # pictures lie in the upper left corner, as mmdetection pads them
-    assert (chosen.channel_order, chosen.centered) == ("rgb", False)
+    assert (chosen.channel_order, chosen.fit) == ("rgb", "corner")
     assert chosen.input_scale == pytest.approx(1 / 255)
     masks = {"detections": (1, 100, values + 3), "masks": (1, 100, 80, 80)}
-    assert choose_head(masks, {"vkconv.head": kind}).output == "detections"
+    assert choose_head(masks, {"vkconv.head": kind}).outputs == ("detections",)
     with pytest.raises(UnsupportedModelError, match="no class scores"):
         choose_head({"detections": (1, 100, values)}, {"vkconv.head": kind})
-
-
-def test_yolov8() -> None:
-    tensor = np.zeros((1, 7, CELLS), np.float32)
-    for column, (cx, cy, w, h, class_id, _, score) in enumerate(OBJECTS):
-        tensor[0, :4, column] = cx, cy, w, h
-        tensor[0, 4 + class_id, column] = score
-    found = decode(tensor, head("yolov8"), input_size=SIZE)
-    np.testing.assert_allclose(found.boxes, [corners(*o[:4]) for o in OBJECTS])
-    np.testing.assert_allclose(found.scores, [o[6] for o in OBJECTS])
-    assert found.class_ids.tolist() == [1, 0, 2]
-
-
-def test_yolox_decodes_its_grid() -> None:
-    tensor = np.full((1, CELLS, 8), -20, np.float32)
-    tensor[0, :, 4:] = 0
-    expected = []
-    starts = {8: (0, 40), 16: (40 * 32, 20), 32: (40 * 32 + 20 * 16, 10)}
-    for (cx, cy, w, h, class_id, objectness, score), stride in zip(OBJECTS, starts, strict=True):
-        first, columns = starts[stride]
-        x, y = int(cx // stride), int(cy // stride)
-        tensor[0, first + y * columns + x] = [
-            cx / stride - x,
-            cy / stride - y,
-            np.log(w / stride),
-            np.log(h / stride),
-            objectness,
-            *(score if c == class_id else 0 for c in range(3)),
-        ]
-        expected.append(corners(cx, cy, w, h))
-    found = decode(tensor, head("yolox"), input_size=SIZE)
-    np.testing.assert_allclose(found.boxes, expected, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(found.scores, [o[5] * o[6] for o in OBJECTS], rtol=1e-6)
-    assert found.class_ids.tolist() == [1, 0, 2]
-
-
-def test_yolox_of_another_size_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match=f"{CELLS} boxes.*99"):
-        decode(np.zeros((1, 99, 8), np.float32), head("yolox"), input_size=SIZE)
-
-
-@pytest.mark.parametrize("kind", HEAD_KINDS)
-def test_what_is_not_finite_never_becomes_a_box(kind: str) -> None:
-    rng = np.random.default_rng(3)
-    shape = {"yolov8": (1, 7, CELLS), "rtmdet": (1, CELLS, 7)}.get(kind, (1, CELLS, 8))
-    tensor = rng.uniform(0, 1, shape).astype(np.float32)
-    hostile = [np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e30]
-    spots = rng.random(shape) < 0.2
-    tensor[spots] = rng.choice(hostile, int(spots.sum()))
-    with np.errstate(over="raise", invalid="raise", divide="raise"):
-        found = decode(tensor, head(kind), input_size=SIZE, confidence=0.0)
-    assert len(found) > 0
-    assert np.isfinite(found.boxes).all()
-    assert ((found.scores >= 0) & (found.scores <= 1)).all()
-    assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
-
-
-def test_boxes_without_area_are_left_out() -> None:
-    tensor = np.array([[[10, 10, 0, 4, 1, 1], [10, 10, 4, -4, 1, 1]]], np.float32)
-    assert len(decode(tensor, head("yolov5", 1), input_size=SIZE)) == 0
-
-
-@pytest.mark.parametrize("shape", [(1, 0, 8), (1, 5, 8)])
-def test_few_or_no_rows(shape) -> None:
-    assert len(decode(np.zeros(shape, np.float32), head("yolov5"), input_size=SIZE)) == 0
-
-
-@pytest.mark.parametrize("shape", [(5, 8), (2, 5, 8), (1, 5, 9), (1, 1, 5, 8)])
-def test_another_shape_than_chosen_for_is_refused(shape) -> None:
-    with pytest.raises(InvalidInputError, match="out"):
-        decode(np.zeros(shape, np.float32), head("yolov5"), input_size=SIZE)
-
-
-# -- choosing --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -177,20 +42,24 @@ def test_another_shape_than_chosen_for_is_refused(shape) -> None:
         ((1, 63, 85), (32, 32), "yolov5", 80),
         ((1, 21, 85), (32, 32), "yolox", 80),
         ((1, 84, 21), (32, 32), "yolov8", 80),
+        # One class of YOLOv5 or YOLOX, also on two levels only, is no list of final boxes.
+        ((1, 25200, 6), (640, 640), "yolov5", 1),
+        ((1, 8400, 6), (640, 640), "yolox", 1),
+        ((1, 3 * (1600 + 400), 6), (640, 640), "yolov5", 1),
     ],
 )
 def test_by_shape(shape, input_size, kind, classes) -> None:
     chosen = choose_head({"out": shape}, input_size=input_size)
-    assert (chosen.kind, len(chosen.class_names), chosen.output) == (kind, classes, "out")
+    assert (chosen.kind, len(chosen.class_names), chosen.outputs) == (kind, classes, ("out",))
     if classes == 80:
         assert chosen.class_names == COCO_NAMES
     else:
-        assert chosen.class_names[5] == "class 5"
+        assert chosen.class_names[classes - 1] == f"class {classes - 1}"
     if kind == "yolox":
-        assert (chosen.input_scale, chosen.channel_order, chosen.centered) == (1.0, "bgr", False)
+        assert (chosen.input_scale, chosen.channel_order, chosen.fit) == (1.0, "bgr", "corner")
     else:
         assert chosen.input_scale == pytest.approx(1 / 255)
-        assert (chosen.channel_order, chosen.centered) == ("rgb", True)
+        assert (chosen.channel_order, chosen.fit) == ("rgb", "center")
 
 
 def test_by_our_metadata() -> None:
@@ -200,7 +69,7 @@ def test_by_our_metadata() -> None:
         "vkconv.input_scale": "0.5",
     }
     chosen = choose_head({"out": (1, 50, 7)}, metadata)
-    assert chosen == HeadSpec("yolov7", "out", ("ring", "star"), 0.5)
+    assert chosen == HeadSpec("yolov7", ("out",), ("ring", "star"), 0.5)
 
 
 def test_by_the_metadata_of_ultralytics() -> None:
@@ -210,9 +79,130 @@ def test_by_the_metadata_of_ultralytics() -> None:
     assert chosen.kind == "yolov5" and chosen.class_names == ("a", "driver's seat")
 
 
+_NAMES = str(dict(enumerate(COCO_NAMES)))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "metadata", "kind", "read"),
+    [
+        # YOLOv10, YOLO26, and nms=True: Ultralytics
+        ({"o": (1, 300, 6)}, {"names": _NAMES, "task": "detect"}, "end2end", ("o",)),
+        ({"o": (1, 300, 6)}, {}, "end2end", ("o",)),
+        ({"o": (1, 300, 6)}, {"names": "['a']"}, "end2end", ("o",)),
+        ({"o": (1, 21, 6)}, {"names": "['a']", "end2end": "True"}, "end2end", ("o",)),
+        ({"o": (1, 300, 6)}, {"names": _NAMES, "head": "RTDETRDecoder"}, "rtdetr-end2end", ("o",)),
+        ({"o": (1, 300, 84)}, {"names": _NAMES}, "rtdetr", ("o",)),
+        ({"o": (0, 7)}, {}, "yolov7-end2end", ("o",)),
+        # RT-DETR's own export and D-FINE's; torchvision's; mmdeploy's; YOLOv6's for TensorRT
+        (
+            {"labels": (1, 300), "boxes": (1, 300, 4), "scores": (1, 300)},
+            {},
+            "boxes",
+            ("boxes", "scores", "labels"),
+        ),
+        ({"b": (0, 4), "my_labels": (0,), "s": (0,)}, {}, "boxes", ("b", "s", "my_labels")),
+        ({"b": (0, 4), "l": (0,), "score": (0,)}, {}, "boxes", ("b", "score", "l")),
+        ({"dets": (1, 5, 5), "labels": (1, 5)}, {}, "boxes", ("dets", "labels")),
+        (
+            {"dets": (1, 7, 5), "labels": (1, 7), "masks": (1, 7, 80, 80)},
+            {},
+            "boxes",
+            ("dets", "labels"),
+        ),
+        (
+            {"num": (1, 1), "boxes": (1, 1, 4), "det_scores": (1, 1), "det_classes": (1, 1)},
+            {},
+            "boxes",
+            ("boxes", "det_scores", "det_classes"),
+        ),
+        # what a DETR's classes are is for the user to say
+        (
+            {"logits": (1, 100, 92), "pred_boxes": (1, 100, 4), "last_hidden": (1, 100, 256)},
+            {"vkconv.head": "detr"},
+            "detr",
+            ("pred_boxes", "logits"),
+        ),
+        (
+            {"dets": (1, 300, 4), "labels": (1, 300, 91)},
+            {"vkconv.head": "rtdetr"},
+            "rtdetr",
+            ("dets", "labels"),
+        ),
+    ],
+)
+def test_heads_that_choose_for_themselves(outputs, metadata, kind, read) -> None:
+    chosen = choose_head(outputs, metadata, input_size=(640, 640))
+    assert (chosen.kind, chosen.outputs) == (kind, read)
+    if "names" in metadata:
+        assert len(chosen.class_names) == (80 if metadata["names"] == _NAMES else 1)
+    else:
+        # only a DETR's logits tell how many
+        assert len(chosen.class_names) == {"detr": 91, "rtdetr": 91}.get(kind, 0)
+    assert chosen.fit == {"end2end": "center", "yolov7-end2end": "center", "boxes": "corner"}.get(
+        kind, "stretch"
+    )
+    assert (len(chosen.mean), len(chosen.std)) == ((3, 3) if kind == "detr" else (1, 1))
+
+
+def test_pictures_with_a_size_beside_them_are_stretched() -> None:
+    outputs = {"labels": (1, 300), "boxes": (1, 300, 4), "scores": (1, 300)}
+    assert choose_head(outputs, inputs=["images", "orig_target_sizes"]).fit == "stretch"
+
+
+@pytest.mark.parametrize("metadata", [{}, {"names": _NAMES}])
+def test_a_detr_is_not_guessed(metadata) -> None:
+    outputs = {"logits": (1, 300, 80), "pred_boxes": (1, 300, 4)}
+    with pytest.raises(UnsupportedModelError, match=r"rtdetr where .* detr where"):
+        choose_head(outputs, metadata, input_size=SIZE)
+    assert choose_head(outputs, metadata, kind="rtdetr").kind == "rtdetr"
+
+
+def test_the_caller_may_say_the_kind() -> None:
+    outputs = {"o": (1, CELLS, 7)}
+    assert choose_head(outputs, input_size=SIZE).kind == "yolox"
+    assert choose_head(outputs, {"vkconv.head": "fcos"}, input_size=SIZE, kind="rtmdet") == (
+        HeadSpec("rtmdet", ("o",), ("class 0", "class 1", "class 2"), fit="corner")
+    )
+    with pytest.raises(InvalidInputError, match="'ssd' is no head"):
+        choose_head(outputs, kind="ssd")
+    with pytest.raises(UnsupportedModelError, match="not those of the head 'detr'"):
+        choose_head(outputs, kind="detr")
+    with pytest.raises(UnsupportedModelError, match="not those of the head 'end2end'"):
+        choose_head(outputs, {"end2end": "True"}, input_size=SIZE)
+
+
+def test_how_the_input_is_made() -> None:
+    metadata = {
+        "vkconv.head": "rtmdet",
+        "vkconv.mean": "[103.53, 116.28, 123.675]",
+        "vkconv.std": "57.5",
+        "vkconv.input_scale": "1",
+        "vkconv.channel_order": "BGR",
+        "vkconv.fit": "stretch",
+    }
+    chosen = choose_head({"o": (1, 50, 7)}, metadata)
+    assert (chosen.mean, chosen.std) == ((103.53, 116.28, 123.675), (57.5,))
+    assert (chosen.input_scale, chosen.channel_order, chosen.fit) == (1.0, "bgr", "stretch")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("[320, 640]", (640, 320)),
+        ("[32,64]", (64, 32)),
+        ("640", None),
+        ("[1e9, 2]", None),
+        ("", None),
+    ],
+)
+def test_the_size_a_model_was_exported_for(text: str, size) -> None:
+    assert metadata_input_size({"imgsz": text}) == size
+    assert metadata_input_size({}) is None
+
+
 def test_the_box_output_among_raw_maps() -> None:
     outputs = {"p3": (1, 3, 40, 32, 85), "boxes": (1, 3 * CELLS, 85), "p4": (1, 3, 20, 16, 85)}
-    assert choose_head(outputs, input_size=SIZE).output == "boxes"
+    assert choose_head(outputs, input_size=SIZE).outputs == ("boxes",)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +216,8 @@ def test_the_box_output_among_raw_maps() -> None:
         ({"a": (1, 50, 7), "b": (1, 50, 7)}, {}, UnsupportedModelError),
         ({"a": (1, 50, 7)}, {"vkconv.head": "ssd"}, UnsupportedModelError),
         ({"a": (1, 116, 8400)}, {"names": str(dict(enumerate("abc")))}, UnsupportedModelError),
-        ({"a": (1, 300, 6)}, {"end2end": "True"}, UnsupportedModelError),
+        ({"a": (1, 300, 38)}, {"end2end": "True"}, UnsupportedModelError),
+        ({"a": (1, 300, 4), "b": (1, 299)}, {}, UnsupportedModelError),
     ],
 )
 def test_what_is_not_understood_lists_what_is(outputs, metadata, error) -> None:
@@ -246,6 +237,13 @@ def test_what_is_not_understood_lists_what_is(outputs, metadata, error) -> None:
         ({"a": (1, 50, 7)}, {"vkconv.input_scale": "bright"}, "input_scale"),
         ({"a": (1, 50, 7)}, {"vkconv.input_scale": "nan"}, "input_scale"),
         ({"a": (1, 50, 7)}, {"vkconv.input_scale": "-1"}, "input_scale"),
+        ({"a": (1, 50, 7)}, {"vkconv.mean": "[1, 2]"}, "vkconv.mean"),
+        ({"a": (1, 50, 7)}, {"vkconv.mean": '["1", {}, 2]'}, "vkconv.mean"),
+        ({"a": (1, 50, 7)}, {"vkconv.mean": "[1, 2, NaN]"}, "vkconv.mean"),
+        ({"a": (1, 50, 7)}, {"vkconv.std": "[1, 0, 1]"}, "vkconv.std"),
+        ({"a": (1, 50, 7)}, {"vkconv.std": "[" * 9999}, "vkconv.std"),
+        ({"a": (1, 50, 7)}, {"vkconv.channel_order": "gbr"}, "channel_order"),
+        ({"a": (1, 50, 7)}, {"vkconv.fit": "crop"}, "center or corner or stretch"),
         ({"a": (1, 50, 7)}, {"vkconv.head": "yolov5", "vkconv.classes": '["x"]'}, "names 1 class"),
     ],
 )
@@ -259,11 +257,13 @@ def test_contradictions_are_typed_and_clear(outputs, metadata, message) -> None:
 def test_no_shape_or_size_raises_anything_else(seed: int) -> None:
     rng = np.random.default_rng(seed)
     for _ in range(50):
-        shape = tuple(int(n) for n in rng.integers(0, 100, int(rng.integers(0, 6))))
-        if rng.random() < 0.7:
-            shape = (1, *shape[1:3])
+        outputs = {}
+        for name in ("x", "boxes", "labels")[: int(rng.integers(1, 4))]:
+            shape = tuple(int(n) for n in rng.integers(0, 100, int(rng.integers(0, 6))))
+            outputs[name] = (1, *shape[1:3]) if rng.random() < 0.7 else shape
+        kind = str(rng.choice(HEAD_KINDS)) if rng.random() < 0.5 else None
         try:
-            chosen = choose_head({"x": shape}, input_size=(32, 64))
+            chosen = choose_head(outputs, input_size=(32, 64), kind=kind)
         except VkconvError:
             continue
-        assert len(chosen.class_names) >= 1
+        assert chosen.kind in HEAD_KINDS and set(chosen.outputs) <= set(outputs)

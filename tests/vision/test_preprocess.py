@@ -7,6 +7,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,15 +15,16 @@ from PIL import Image
 
 from vkconv.errors import InvalidInputError
 from vkconv.vision import image_to_tensor, letterbox, load_image
+from vkconv.vision.head_kinds import Fit
 
 SIZES = [(1, 1), (1, 1000), (1000, 1), (7, 5), (97, 331), (640, 480), (320, 320), (1921, 1081)]
 
 
-@pytest.mark.parametrize("centered", [True, False])
+@pytest.mark.parametrize("fit", get_args(Fit))
 @pytest.mark.parametrize("input_size", [(320, 320), (416, 256), (33, 17)])
 @pytest.mark.parametrize("source", SIZES)
-def test_boxes_come_back_to_where_they_were(source, input_size, centered) -> None:
-    _, transform = letterbox(Image.new("RGB", source), input_size, centered=centered)
+def test_boxes_come_back_to_where_they_were(source, input_size, fit) -> None:
+    _, transform = letterbox(Image.new("RGB", source), input_size, fit=fit)
     rng = np.random.default_rng(1)
     corners = np.sort(rng.uniform(0, 1, (50, 2, 2)) * np.array(source), axis=1)
     boxes = corners.reshape(50, 4).astype(np.float32)
@@ -52,7 +54,7 @@ def test_the_picture_keeps_its_aspect_and_the_rest_is_gray(source) -> None:
 
 
 def test_a_corner_letterbox_pads_right_and_below() -> None:
-    pixels, transform = letterbox(Image.new("RGB", (100, 50), "red"), (64, 64), centered=False)
+    pixels, transform = letterbox(Image.new("RGB", (100, 50), "red"), (64, 64), fit="corner")
     assert (transform.left, transform.top) == (0, 0)
     assert (pixels[:32] == (255, 0, 0)).all() and (pixels[32:] == 114).all()
 

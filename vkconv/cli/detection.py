@@ -17,11 +17,13 @@ from vkconv.errors import InvalidInputError, InvalidModelError
 from vkconv.files import replacing
 from vkconv.image_inputs import ImageInput
 from vkconv.vision import (
+    SIZES_INPUT,
     Detections,
     HeadSpec,
     Letterbox,
     choose_head,
     detect,
+    metadata_input_size,
     prepare,
     prepare_pixels,
 )
@@ -54,7 +56,8 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the user chose. ``size`` is (width, height); ``labels`` replace the model's names."""
+    """What the user chose. ``size`` is (width, height); ``labels`` replace the model's names and
+    ``head``, one of HEAD_KINDS, what the model and its shapes say."""
 
     model: str | None = None
     device: str = "auto"
@@ -63,6 +66,7 @@ class Settings:
     labels: tuple[str, ...] | None = None
     size: tuple[int, int] | None = None
     trace: str | None = None
+    head: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,26 +101,24 @@ def run_detector(image: Image, settings: Settings) -> Outcome:
         open_session(path, device=settings.device, images=ImageInput()) as session,
     ):
         loaded = clock()
-        name, dtype, input_size = _image_input(session, settings.size)
-        shapes = _output_shapes(session, name, dtype, input_size)
-        metadata = session.get_modelmeta().custom_metadata_map
-        head = choose_head(shapes, metadata, input_size=input_size)
+        detector = _understood(session, settings)
+        head = detector.head
         names = _class_names(head, settings.labels)
 
         begun = clock()
-        tensor, transform = _prepared(session, image, head, name, dtype, input_size)
+        feeds, transform = _prepared(detector, image)
         prepared = clock()
         # The first run also pays for what a driver puts off until then, often compiling the
         # shaders: up to a hundred times the run itself. Both are of interest, so both are measured.
-        session.run([head.output], {name: tensor})
+        session.run(head.outputs, feeds)
         warm = clock()
-        result = session.run([head.output], {name: tensor})[0]
+        results = session.run(head.outputs, feeds)
         ran = clock()
-        found = detect(result, head, transform, confidence=settings.confidence, iou=settings.iou)
+        found = detect(results, head, transform, confidence=settings.confidence, iou=settings.iou)
         detected = clock()
         profile = None
         if settings.trace is not None:
-            profile = session.profile({name: tensor})
+            profile = session.profile(feeds)
             if session.device.kind != "reference":
                 profile.ceilings = vkconv.measure_ceilings(session.device)
             with replacing(settings.trace, "the trace") as temporary:
@@ -128,7 +130,9 @@ def run_detector(image: Image, settings: Settings) -> Outcome:
             "run": (ran - warm) * 1e3,
             "detect": (detected - ran) * 1e3,
         }
-        return Outcome(head, names, input_size, session.device, milliseconds, found, profile)
+        return Outcome(
+            head, names, detector.input_size, session.device, milliseconds, found, profile
+        )
 
 
 def detector_feeds(
@@ -139,35 +143,63 @@ def detector_feeds(
         model_path(settings.model) as path,
         vkconv.InferenceSession(path, device=settings.device, images=ImageInput()) as session,
     ):
-        name, dtype, input_size = _image_input(session, settings.size)
-        shapes = _output_shapes(session, name, dtype, input_size)
-        metadata = session.get_modelmeta().custom_metadata_map
-        head = choose_head(shapes, metadata, input_size=input_size)
-        tensor, _ = _prepared(session, image, head, name, dtype, input_size)
-        numbers = ImageInput(scale=head.input_scale, channel_order=head.channel_order)
-        return {name: tensor}, {name: numbers} if name in session.image_inputs else None
+        detector = _understood(session, settings)
+        feeds, _ = _prepared(detector, image)
+        as_pixels = detector.name in session.image_inputs
+        return feeds, {detector.name: _numbers(detector.head)} if as_pixels else None
 
 
-def _prepared(
-    session: vkconv.InferenceSession,
-    image: Image,
-    head: HeadSpec,
-    name: str,
-    dtype: str,
-    input_size: tuple[int, int],
-) -> tuple[NDArray[Any], Letterbox]:
+@dataclass(frozen=True, slots=True)
+class _Detector:
+    """An opened model whose head is understood: its image input, of (width, height) pixels, and
+    what it takes beside the picture."""
+
+    session: vkconv.InferenceSession
+    name: str
+    dtype: str
+    input_size: tuple[int, int]
+    beside: dict[str, NDArray[Any]]
+    head: HeadSpec
+
+
+def _understood(session: vkconv.InferenceSession, settings: Settings) -> _Detector:
+    metadata = session.get_modelmeta().custom_metadata_map
+    open_size = settings.size or metadata_input_size(metadata) or _OPEN_SIZE
+    name, dtype, input_size, beside = _image_input(session, open_size)
+    if settings.size not in (None, input_size):
+        raise InvalidInputError(
+            f"the model's input is fixed at {input_size[0]}x{input_size[1]}; leave --size out"
+        )
+    head = choose_head(
+        _output_shapes(session, name, dtype, input_size, beside),
+        metadata,
+        input_size=input_size,
+        inputs=beside,
+        kind=settings.head,
+    )
+    return _Detector(session, name, dtype, input_size, beside, head)
+
+
+def _prepared(detector: _Detector, image: Image) -> tuple[dict[str, NDArray[Any]], Letterbox]:
     """What to feed: pixels where the session converts them, else the tensor; and the transform."""
-    if name not in session.image_inputs:
-        return prepare(image, head, input_size=input_size, dtype=dtype)
-    numbers = ImageInput(scale=head.input_scale, channel_order=head.channel_order)
-    session.set_image_input(name, numbers)
-    return prepare_pixels(image, head, input_size=input_size)
+    session, name, head, size = detector.session, detector.name, detector.head, detector.input_size
+    tensor: NDArray[Any]
+    if name in session.image_inputs:
+        session.set_image_input(name, _numbers(head))
+        tensor, transform = prepare_pixels(image, head, input_size=size)
+    else:
+        tensor, transform = prepare(image, head, input_size=size, dtype=detector.dtype)
+    return {name: tensor, **detector.beside}, transform
+
+
+def _numbers(head: HeadSpec) -> ImageInput:
+    return ImageInput(head.input_scale, head.mean, head.std, head.channel_order)
 
 
 def _class_names(head: HeadSpec, labels: tuple[str, ...] | None) -> tuple[str, ...]:
     if labels is None:
         return head.class_names
-    if len(labels) != len(head.class_names):
+    if head.class_names and len(labels) != len(head.class_names):
         raise InvalidInputError(
             f"the labels file has {len(labels)} names, but the model detects "
             f"{len(head.class_names)} classes; give one name per line, in class order"
@@ -194,39 +226,42 @@ def model_path(model: str | None) -> Iterator[str]:
 
 
 def _image_input(
-    session: vkconv.InferenceSession, size: tuple[int, int] | None
-) -> tuple[str, str, tuple[int, int]]:
-    """Name, dtype and (width, height) of the one image input; InvalidInputError when it is none."""
+    session: vkconv.InferenceSession, open_size: tuple[int, int]
+) -> tuple[str, str, tuple[int, int], dict[str, NDArray[Any]]]:
+    """Name, dtype and (width, height) of the one image input, ``open_size`` where the model leaves
+    it open, and what else to feed; InvalidInputError when there is none."""
     inputs = [session.image_inputs.get(arg.name, arg) for arg in session.get_inputs()]
     listed = ", ".join(f"'{value.name}' {value.type} {value.shape}" for value in inputs)
     wanted = "vkconv-run needs a model with one image input of shape (1, 3, H, W)"
-    if len(inputs) != 1 or inputs[0].shape is None or len(inputs[0].shape) != 4:
+    images = [value for value in inputs if value.name != SIZES_INPUT]
+    if len(images) != 1 or images[0].shape is None or len(images[0].shape) != 4:
         raise InvalidInputError(f"{wanted}, but its inputs are: {listed or 'none'}")
-    batch, channels, height, width = inputs[0].shape
+    (wanted_image,) = images
+    batch, channels, height, width = wanted_image.shape
     if isinstance(batch, int) and batch != 1:
         raise InvalidInputError(
             f"{wanted}, but this one takes {batch} images at a time; export it with batch 1"
         )
     if isinstance(channels, int) and channels != 3:
         raise InvalidInputError(f"{wanted}, but its input is {listed}")
-    if inputs[0].type not in _DTYPES:
+    if wanted_image.type not in _DTYPES:
         raise InvalidInputError(f"{wanted} of float or uint8, but its input is {listed}")
-    open_width, open_height = size or _OPEN_SIZE
     chosen = (
-        width if isinstance(width, int) else open_width,
-        height if isinstance(height, int) else open_height,
+        width if isinstance(width, int) else open_size[0],
+        height if isinstance(height, int) else open_size[1],
     )
     if min(chosen) < 1 or max(chosen) > LARGEST_SIDE:
         raise InvalidInputError(f"{wanted} of 1 to {LARGEST_SIDE} pixels a side, not {listed}")
-    if size is not None and chosen != size:
-        raise InvalidInputError(
-            f"the model's input is fixed at {chosen[0]}x{chosen[1]}; leave --size out"
-        )
-    return inputs[0].name, _DTYPES[inputs[0].type], chosen
+    beside = {v.name: np.array([chosen], np.int64) for v in inputs if v.name == SIZES_INPUT}
+    return wanted_image.name, _DTYPES[wanted_image.type], chosen, beside
 
 
 def _output_shapes(
-    session: vkconv.InferenceSession, name: str, dtype: str, input_size: tuple[int, int]
+    session: vkconv.InferenceSession,
+    name: str,
+    dtype: str,
+    input_size: tuple[int, int],
+    beside: dict[str, NDArray[Any]],
 ) -> dict[str, list[int]]:
     """The concrete shape of each output; the head, and with it how to feed the model, hangs on it.
 
@@ -245,6 +280,6 @@ def _output_shapes(
         empty = np.zeros((1, height, width, 3), np.uint8)
     else:
         empty = np.zeros((1, 3, height, width), dtype)
-    results = session.run(None, {name: empty})
+    results = session.run(None, {name: empty, **beside})
     names = [value.name for value in session.get_outputs()]
     return {key: list(array.shape) for key, array in zip(names, results, strict=True)}

@@ -55,7 +55,7 @@ def print_run(
     """Print what a run did, for people."""
     from rich.text import Text
 
-    from vkconv.vision import class_color
+    from vkconv.vision import class_color, class_name
 
     lines = [("device", describe_device(device))]
     if device.kind == "cpu":
@@ -71,7 +71,7 @@ def print_run(
         for index in range(len(detections)):
             class_id = int(detections.class_ids[index])
             red, green, blue = class_color(class_id)
-            label = Text(names[class_id], style=f"bold rgb({red},{green},{blue})")
+            label = Text(class_name(names, class_id), style=f"bold rgb({red},{green},{blue})")
             sides = [f"{side:.0f}" for side in detections.boxes[index].tolist()]
             rows.append([label, f"{detections.scores[index]:.1%}", *sides])
         print_table(

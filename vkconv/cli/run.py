@@ -23,8 +23,8 @@ __all__ = ["main"]
 
 _DESCRIPTION = """\
 Detect objects in IMAGE and draw them. Without MODEL, the small demo detector that comes with
-vkconv is used. MODEL is an ONNX detector: YOLOv5, YOLOv7, YOLOv8 or YOLOX, or what 'vkconv convert'
-writes.
+vkconv is used. MODEL is an ONNX detector: of the YOLO family, RT-DETR or D-FINE, one that returns
+final boxes, or what 'vkconv convert' writes.
 """
 
 
@@ -67,6 +67,12 @@ def _parser(program: str) -> Parser:
         default=0.45,
         metavar="I",
         help="boxes of a class that overlap by more are one, 0..1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--head",
+        metavar="KIND",
+        help="what the model returns, where it does not say: see 'Which detectors it understands' "
+        "in the guide",
     )
     parser.add_argument("--labels", metavar="FILE", help="class names, one a line, in class order")
     parser.add_argument(
@@ -123,6 +129,7 @@ def _run(parser: Parser, arguments: list[str]) -> int:
         labels=labels,
         size=options.size,
         trace=options.profile,
+        head=options.head,
     )
     outcome = run_detector(image, settings)
     found = _verified(image, settings) if options.verify else None
@@ -141,11 +148,12 @@ def _run(parser: Parser, arguments: list[str]) -> int:
 
     # With the JSON on stdout, the text for people goes to stderr.
     console = console_on(sys.stderr if options.json == "-" else sys.stdout)
+    classes = f"{len(outcome.names)} classes, " if outcome.names else ""
     print_run(
         console,
         device=outcome.device,
         model=f"{printable(model or 'demo detector of vkconv')} "
-        f"({outcome.head.kind}, {len(outcome.names)} classes, "
+        f"({outcome.head.kind}, {classes}"
         f"{outcome.input_size[0]}x{outcome.input_size[1]})",
         image=f"{printable(image_path)} ({image.width}x{image.height})",
         milliseconds=outcome.milliseconds,
@@ -202,6 +210,8 @@ def _record(
         first = None if verification.first is None else verification.first.node
         about = {"holds": verification.holds, "verdict": verification.verdict, "first": first}
         verified = {"verification": about}
+    from vkconv.vision import class_name
+
     found = outcome.detections
     device = outcome.device
     return {
@@ -221,7 +231,7 @@ def _record(
         **verified,
         "detections": [
             {
-                "label": outcome.names[class_id],
+                "label": class_name(outcome.names, class_id),
                 "class_id": class_id,
                 "confidence": round(score, 4),
                 "box": [round(side, 2) for side in box],

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from PIL import Image, ImageDraw, ImageFont
 
 from vkconv.vision.detections import Detections
+from vkconv.vision.labels import class_name
 
 __all__ = ["class_color", "draw_detections"]
 
@@ -73,8 +74,7 @@ def draw_detections(
     # The most confident label chooses its place first.
     for index in reversed(order):
         class_id = int(detections.class_ids[index])
-        name = class_names[class_id] if class_id < len(class_names) else f"class {class_id}"
-        text = f"{name} {_percent(float(detections.scores[index]))}"
+        text = f"{class_name(class_names, class_id)} {_percent(float(detections.scores[index]))}"
         font = _fitting_font(draw, text, font_size, width, height)
         label = _place_label(draw, text, font, boxes[index], line, taken, canvas.size)
         taken.append(label)

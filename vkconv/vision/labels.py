@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from vkconv.errors import InvalidInputError, InvalidModelError
 
-__all__ = ["COCO_NAMES", "default_class_names", "metadata_class_names", "read_labels"]
+__all__ = ["COCO_NAMES", "class_name", "default_class_names", "metadata_class_names", "read_labels"]
 
 _LONGEST_NAME = 60
 _LARGEST_FILE = 4 << 20
@@ -42,7 +42,12 @@ def default_class_names(count: int) -> tuple[str, ...]:
     """Names for a model that brings none: COCO's for 80 classes, else "class 0", "class 1"..."""
     if count == len(COCO_NAMES):
         return COCO_NAMES
-    return tuple(f"class {index}" for index in range(count))
+    return tuple(class_name((), index) for index in range(count))
+
+
+def class_name(names: Sequence[str], class_id: int) -> str:
+    """The name of a class; one that has none is named by its number."""
+    return names[class_id] if class_id < len(names) else f"class {class_id}"
 
 
 def metadata_class_names(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -126,5 +131,5 @@ def _clean(names: Sequence[str]) -> tuple[str, ...]:
         text = " ".join("".join(c if c.isprintable() else " " for c in name).split())
         if len(text) > _LONGEST_NAME:
             text = text[: _LONGEST_NAME - 1] + "…"
-        cleaned.append(text or f"class {index}")
+        cleaned.append(text or class_name((), index))
     return tuple(cleaned)

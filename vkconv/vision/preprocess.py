@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vkconv.errors import InvalidInputError
+from vkconv.vision.head_kinds import Fit
 
 __all__ = ["Letterbox", "image_to_tensor", "letterbox", "load_image"]
 
@@ -26,8 +28,8 @@ PAD_GRAY = 114
 class Letterbox:
     """How a source picture was placed into the model's input; sizes are (width, height) in pixels.
 
-    ``input = source * scale + (left, top)`` for each axis. The two scales differ by the rounding to
-    whole pixels only; keeping both makes the way back exact.
+    ``input = source * scale + (left, top)`` for each axis. Unless the picture is stretched, the two
+    scales differ by the rounding to whole pixels only; keeping both makes the way back exact.
     """
 
     source_size: tuple[int, int]
@@ -108,14 +110,15 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def letterbox(
-    image: Image.Image, input_size: tuple[int, int], *, centered: bool = True
+    image: Image.Image, input_size: tuple[int, int], *, fit: Fit = "center"
 ) -> tuple[NDArray[np.uint8], Letterbox]:
-    """Scale a picture to fit ``input_size`` (width, height), aspect kept, and pad the rest gray.
+    """Put a picture into ``input_size`` (width, height).
 
-    Returns (height, width, 3) uint8 RGB and the transform. ``centered`` splits the padding over
-    both sides (YOLOv5, v7, v8); otherwise it lies right and below (YOLOX). Bilinear; when
-    shrinking, Pillow averages over the covered source pixels, which keeps small objects from being
-    skipped over. Raises InvalidInputError for a size that is not positive.
+    Returns (height, width, 3) uint8 RGB and the transform. ``fit`` "center" (YOLOv5, v7, v8) and
+    "corner" (YOLOX) keep the aspect and pad the rest gray, on both sides or right and below;
+    "stretch" (RT-DETR) fills the input. Bilinear; when shrinking, Pillow averages over the covered
+    source pixels, which keeps small objects from being skipped over. Raises InvalidInputError for a
+    size that is not positive.
     """
     width, height = input_size
     if width < 1 or height < 1:
@@ -124,8 +127,10 @@ def letterbox(
     ratio = min(width / source_width, height / source_height)
     inner_width = min(max(round(source_width * ratio), 1), width)
     inner_height = min(max(round(source_height * ratio), 1), height)
-    left = (width - inner_width) // 2 if centered else 0
-    top = (height - inner_height) // 2 if centered else 0
+    if fit == "stretch":
+        inner_width, inner_height = width, height
+    left = (width - inner_width) // 2 if fit == "center" else 0
+    top = (height - inner_height) // 2 if fit == "center" else 0
 
     rgb = _to_rgb(image)
     if rgb.size != (inner_width, inner_height):
@@ -148,12 +153,15 @@ def image_to_tensor(
     *,
     dtype: DTypeLike = np.float32,
     scale: float = 1.0 / 255.0,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
     channel_order: str = "rgb",
 ) -> NDArray[Any]:
     """(H, W, 3) uint8 RGB -> (1, 3, H, W) of ``dtype``, contiguous, as detectors take it.
 
-    Float types hold ``pixel * scale``; integer types hold the pixels as they are, for such models
-    scale inside. ``channel_order`` is "rgb" or "bgr".
+    Float types hold ``(pixel * scale - mean) / std``, mean and std one number or one for each
+    channel in the model's order; integer types hold the pixels as they are, for such models scale
+    inside. ``channel_order`` is "rgb" or "bgr".
     """
     if channel_order not in ("rgb", "bgr"):
         raise InvalidInputError(f"channel_order must be 'rgb' or 'bgr', not '{channel_order}'")
@@ -162,8 +170,11 @@ def image_to_tensor(
     target = np.dtype(dtype)
     if target.kind != "f":
         return planes.astype(target, copy=False)
-    # Scaled in float32 also for float16: 255 * scale must round once only.
-    return (planes.astype(np.float32) * np.float32(scale)).astype(target, copy=False)
+    # Scaled in float32 also for float16: 255 * scale must round once only. As on the device, one
+    # factor and one offset for each channel.
+    shift, spread = (np.asarray(v, np.float64).reshape(-1, 1, 1) for v in (mean, std))
+    factor, offset = (scale / spread).astype(np.float32), (-shift / spread).astype(np.float32)
+    return (planes.astype(np.float32) * factor + offset).astype(target, copy=False)
 
 
 def _upright(image: Image.Image) -> Image.Image:
