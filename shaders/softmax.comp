@@ -1,19 +1,29 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(lanes = shared_row, own_row)
+#pragma vkconv variants(lanes = shared_row, shuffled_row, own_row; width = vec4, scalar; access = storage_texel, uniform_texel, ssbo)
+#pragma vkconv exclude(lanes = own_row, width = vec4)
+#pragma vkconv exclude(width = scalar, access = storage_texel)
+#pragma vkconv exclude(width = scalar, access = uniform_texel)
 // y = exp(x - max) / sum(exp(x - max)) along an axis, or its logarithm x - max - log(sum(...)); linear.
-// Element i of row (o, c) lies at o * outer_stride + c * row_stride + i * step.
-// lanes = shared_row: one workgroup computes one row, its lanes share it.  lanes = own_row: one invocation computes one
-// row, neighbouring lanes the rows of neighbouring c.
+// Element i of row (o, c) lies at o * outer_stride + c * row_stride + i * step. All counts are of vec4s with
+// width = vec4 (where step is 1).
+// kept: the elements of a row that each lane holds in registers from the first pass to the last; 0 where rows are too
+// long for that, and are read in each of three passes. lanes: see include/rows.glsl.
 #include "tensor.glsl"
 #include "activations.glsl"
 #include "grid.glsl"
-#include "workgroup_reduction.glsl"
+#include "rows.glsl"
 
 layout(constant_id = 1) const int logarithmic = 0;
+layout(constant_id = 2) const int kept = 0;
 
+#if defined(WIDTH_VEC4)
+READ_VEC4(0, x);
+WRITE_BUFFER(1, y, vec4);
+#else
 READ_BUFFER(0, x, float);
 WRITE_BUFFER(1, y, float);
+#endif
 layout(push_constant) uniform Push {
     int x_offset;
     int y_offset;
@@ -25,51 +35,71 @@ layout(push_constant) uniform Push {
     int step;
 };
 
-float add(float a, float b) { return a + b; }
+const int KEPT = kept > 0 ? kept : 1;
+const float LEAST = -3.4028235e38;
 
-// first element to be taken by this invocation, and the distance to its next one
-#if defined(LANES_SHARED_ROW)
-#define FIRST int(gl_LocalInvocationID.x)
-#define STRIDE int(gl_WorkGroupSize.x)
-#else
-#define FIRST 0
-#define STRIDE 1
-#endif
+float logarithm_of(float total) { return logarithmic != 0 ? logarithm(vec4(total)).x : 0.0; }
 
-void row(int from, int to) {
-    float largest = x[from];
-    for (int i = FIRST; i < axis; i += STRIDE) largest = max(largest, x[from + i * step]);
-#if defined(LANES_SHARED_ROW)
-    REDUCE_LANES(largest, max)
-#endif
+void kept_row(int from, int to) {
+    T v[KEPT];
+    T top = T(LEAST);
+    UNROLL for (int i = 0; i < KEPT; i++) {
+        // elements beyond the end repeat the last one; they are not counted
+        v[i] = LOAD(x, from + min(FIRST + i * STRIDE, axis - 1) * step);
+        top = max(top, v[i]);
+    }
+    float largest = LARGEST(top);
+    COMBINE(largest, max)
+    T part = T(0.0);
+    UNROLL for (int i = 0; i < KEPT; i++) {
+        v[i] -= largest;
+        T e = exp(v[i]);
+        part += FIRST + i * STRIDE < axis ? e : T(0.0);
+        if (logarithmic == 0) v[i] = e;
+    }
+    float total = TOTAL(part);
+    COMBINE(total, add)
+    float log_total = logarithm_of(total);
+    UNROLL for (int i = 0; i < KEPT; i++) {
+        int at = FIRST + i * STRIDE;
+        if (at < axis) y[to + at * step] = logarithmic != 0 ? v[i] - log_total : v[i] / total;
+    }
+}
+
+void long_row(int from, int to) {
+    T top = T(LEAST);
+    for (int i = FIRST; i < axis; i += STRIDE) top = max(top, LOAD(x, from + i * step));
+    float largest = LARGEST(top);
+    COMBINE(largest, max)
     // two levels, so that rounding errors stay small on long axes
     float total = 0.0;
     for (int start = FIRST; start < axis; start += 64 * STRIDE) {
-        float part = 0.0;
+        T part = T(0.0);
         int end = min(start + 64 * STRIDE, axis);
-        for (int i = start; i < end; i += STRIDE) part += exp(x[from + i * step] - largest);
-        total += part;
+        for (int i = start; i < end; i += STRIDE) part += exp(LOAD(x, from + i * step) - largest);
+        total += TOTAL(part);
     }
-#if defined(LANES_SHARED_ROW)
-    REDUCE_LANES(total, add)
-#endif
-    float log_total = logarithmic != 0 ? logarithm(vec4(total)).x : 0.0;
+    COMBINE(total, add)
+    float log_total = logarithm_of(total);
     for (int i = FIRST; i < axis; i += STRIDE) {
-        float shifted = x[from + i * step] - largest;
+        T shifted = LOAD(x, from + i * step) - largest;
         y[to + i * step] = logarithmic != 0 ? shifted - log_total : exp(shifted) / total;
     }
 }
 
 void main() {
     FOR_Y(o, outer) {
-#if defined(LANES_SHARED_ROW)
-        for (int c = int(gl_WorkGroupID.x); c < rows; c += int(gl_NumWorkGroups.x))
-#else
+#if defined(LANES_OWN_ROW)
         FOR_X(c, rows)
+#else
+        for (int c = int(gl_WorkGroupID.x); c < rows; c += int(gl_NumWorkGroups.x))
 #endif
         {
             int start = o * outer_stride + c * row_stride;
-            row(x_offset + start, y_offset + start);
+            if (kept > 0)
+                kept_row(x_offset + start, y_offset + start);
+            else
+                long_row(x_offset + start, y_offset + start);
         }
     }
 }

@@ -16,7 +16,8 @@ from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.matrix_operands import Matrices
 from vkconv.ops.matrix_product import Epilogue, lower_product
 from vkconv.ops.operator import FLOATS
-from vkconv.ops.reduction_kernels import lanes_per_row
+from vkconv.ops.shapes import ceil_div
+from vkconv.ops.shared_rows import share_row
 
 #: ``STAGE_<name>`` of ``shaders/attention_softmax.comp``, which are the modes of qk_matmul_output
 SOFTMAX_STAGE = 3
@@ -86,17 +87,25 @@ def lower_attention(
         return steps + weigh(
             ctx, n, scratch_tensor(ctx, n.scores, "weights"), values, outputs[0].on_device
         )
-    scores = stage if mode == 0 and stage is not None else scratch_tensor(ctx, n.scores, "scores")
+    # what nobody asks for has rows of whole vec4s
+    pitch = n.total_keys if stage is not None else whole_keys(n)
+    scratch = (*n.scores[:3], pitch)
+    scores = stage if mode == 0 and stage is not None else scratch_tensor(ctx, scratch, "scores")
     steps += score(ctx, n, queries, keys, factor, scores)
     if mode in (1, 2) and stage is not None:
         steps.append(masked_softmax(ctx, n, window, mode, scores, mask, lengths, stage))
     weights = (
         stage
         if mode == SOFTMAX_STAGE and stage is not None
-        else scratch_tensor(ctx, n.scores, "weights")
+        else scratch_tensor(ctx, scratch, "weights")
     )
     steps.append(masked_softmax(ctx, n, window, SOFTMAX_STAGE, scores, mask, lengths, weights))
     return steps + weigh(ctx, n, weights, values, outputs[0].on_device)
+
+
+def whole_keys(n: Sizes) -> int:
+    """Elements from row to row of scores and weights that consist of whole vec4s."""
+    return ceil_div(n.total_keys, 4) * 4
 
 
 def score(
@@ -109,7 +118,8 @@ def score(
     *,
     keys_are_rows: bool = True,
 ) -> list[Dispatch]:
-    """Scores y: factor times queries times keys, each key a row; or else a column."""
+    """Scores y (..., queries, keys or ``whole_keys``): factor times queries times keys, each key a
+    row; or else a column."""
     share = (n.batch, n.kv_heads, n.heads // n.kv_heads)
     return lower_product(
         ctx,
@@ -120,17 +130,19 @@ def score(
         y,
         share,
         Epilogue(factor),
+        y.shape[-1],
     )
 
 
 def weigh(ctx: Lowering, n: Sizes, weights: View, values: View, y: View) -> list[Dispatch]:
-    """Means y: weights times values, heads beside each other where y is flat."""
+    """Means y: weights (of the shape of scores) times values, heads beside each other where y is
+    flat."""
     share = (n.batch, n.kv_heads, n.heads // n.kv_heads)
     heads = (n.batch, n.heads, n.queries, n.value_size)
     target = scratch_tensor(ctx, heads, "values of heads") if n.flat else y
     steps = lower_product(
         ctx,
-        Matrices(_tensor(weights), share, n.queries, n.total_keys),
+        Matrices(_tensor(weights), share, n.queries, n.total_keys, pitch=weights.shape[-1]),
         Matrices(_tensor(values), (*share[:2], 1), n.total_keys, n.value_size),
         target,
         share,
@@ -226,11 +238,14 @@ def masked_softmax(
         # a single key is addressed as the first of a row, unless it stands for all of them
         steps[3] = 0 if window.single_mask_key else 1
     grid = spread(ctx.caps, n.queries, n.heads, n.batch, size=1)
+    pitch = scores.shape[-1]
+    row = share_row(ctx.caps, pitch, (scores, y))
     push: dict[str, int | float | list[int]] = {
         "batches": n.batch,
         "heads": n.heads,
         "queries": n.queries,
         "keys": n.total_keys,
+        "elements": pitch // row.unit,
         "mask_step": steps,
         "mask_keys": window.mask_keys,
         "past": n.past,
@@ -249,14 +264,18 @@ def masked_softmax(
         push,
         {
             **grid.spec,
-            "local_size_x": lanes_per_row(ctx.caps, n.total_keys),
+            "local_size_x": row.lanes,
             "stage": stage,
             "mask_kind": kind,
             "has_lengths": int(lengths is not None),
             "has_softcap": int(window.softcap > 0),
             "empty_is_nan": int(window.empty_is_nan),
+            "windowed": int(window.left >= 0 or window.right >= 0),
+            "ragged": int(pitch > n.total_keys),
+            "kept": row.kept,
         },
         grid.count,
+        **row.axes,
     )
 
 

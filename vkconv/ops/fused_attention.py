@@ -11,7 +11,14 @@ from vkconv.dispatch import Dispatch, View
 from vkconv.errors import InvalidModelError
 from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.attention import Sizes
-from vkconv.ops.attention_kernels import Window, masked_softmax, score, scratch_tensor, weigh
+from vkconv.ops.attention_kernels import (
+    Window,
+    masked_softmax,
+    score,
+    scratch_tensor,
+    weigh,
+    whole_keys,
+)
 from vkconv.ops.binary import require_same_dtype
 from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.matmul import too_deep
@@ -78,8 +85,8 @@ class FusedAttention(Operator):
         if not y.span:
             return []
         n = self.sizes(q.shape, k.shape, v.shape)
-        scores = scratch_tensor(ctx, n.scores, "scores")
-        weights = scratch_tensor(ctx, n.scores, "weights")
+        scores = scratch_tensor(ctx, (*n.scores[:3], whole_keys(n)), "scores")
+        weights = scratch_tensor(ctx, scores.shape, "weights")
         steps = score(
             ctx,
             n,

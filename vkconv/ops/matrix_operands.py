@@ -21,13 +21,15 @@ from vkconv.weight_packing import packing
 
 @dataclass(frozen=True)
 class Matrices:
-    """An operand: a batch of matrices (rows, columns), ``transposed`` in memory or not."""
+    """An operand: a batch of matrices (rows, columns), ``transposed`` in memory or not. ``pitch``:
+    the elements from row to row where that is more than the columns; what lies between is zero."""
 
     tensor: Tensor
     batch: tuple[int, ...]
     rows: int
     columns: int
     transposed: bool = False
+    pitch: int = 0
 
     def array(self, source: Array) -> Array:
         """A constant's values as (batch, rows, columns)."""
@@ -48,7 +50,7 @@ def pack_left(ctx: Lowering, a: Matrices, steps: list[Dispatch]) -> View:
         tag = f"left {a.rows}x{a.columns} {a.transposed}"
         return ctx.prepack(array, tag, lambda: pad_axis(a.array(source), 2, 4))
     view = a.tensor.on_device
-    if not a.transposed and a.columns % 4 == 0 and view.offset % 4 == 0:
+    if not a.transposed and (a.pitch or a.columns) % 4 == 0 and view.offset % 4 == 0:
         return view
     return _pack_on_device(ctx, a, a.rows, steps, "a in vec4s")
 

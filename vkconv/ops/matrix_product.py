@@ -91,13 +91,16 @@ def lower_product(
     y: View,
     batch: tuple[int, ...],
     epilogue: Epilogue,
+    pitch: int = 0,
 ) -> list[Dispatch]:
-    """The dispatches of y (batch, a.rows, b.columns) = a b, with the epilogue."""
+    """The dispatches of y (batch, a.rows, b.columns) = a b, with the epilogue. ``pitch``: the
+    elements from row to row of y where that is more than the columns, a multiple of 4; what lies
+    between is written as well, with anything."""
     if not y.span:
         return []
     if b.count == 1 and a.count == prod(batch) and not a.transposed:
         # one b for all: the batch is more rows
-        a = Matrices(a.tensor, (), a.rows * a.count, a.columns)
+        a = Matrices(a.tensor, (), a.rows * a.count, a.columns, pitch=a.pitch)
         b = Matrices(b.tensor, (), b.rows, b.columns, b.transposed)
         batch = ()
     walk = merge_batches(batch, a.batch, b.batch)
@@ -114,7 +117,7 @@ def lower_product(
         b_step = [s * matrix for s in walk.strides[1]]
         dispatches.append(
             product.dispatch(
-                ctx, left, right, y, tile, epilogue, (walk.size, a_step, b_step), b.columns
+                ctx, left, right, y, tile, epilogue, (walk.size, a_step, b_step), pitch or b.columns
             )
         )
     return steps + dispatches
@@ -140,11 +143,11 @@ class _Launch:
         tile: Tile,
         epilogue: Epilogue,
         batch: tuple[Sequence[int], Sequence[int], Sequence[int]],
-        all_columns: int,
+        pitch: int,
     ) -> Dispatch:
         bias = epilogue.bias
         code, activation_alpha, activation_beta = epilogue.activation
-        whole = all_columns % 4 == 0 and y.offset % 4 == 0
+        whole = pitch % 4 == 0 and y.offset % 4 == 0
         unit = 4 if whole else 1
         bias_view = None
         if bias is not None:
@@ -162,9 +165,9 @@ class _Launch:
             "depth": self.depth,
             "panel": self.panel,
             "panel_stride": self.panel_stride,
-            "y_row": all_columns // unit,
+            "y_row": pitch // unit,
             "y_column": self.first_column // unit,
-            "y_step": self.rows * all_columns // unit,
+            "y_step": self.rows * pitch // unit,
             "batch_size": batch[0],
             "a_step": batch[1],
             "b_step": batch[2],

@@ -21,6 +21,7 @@ from vkconv.ops.operator import Operator
 from vkconv.ops.reduction_kernels import CHUNK, MOST_ITERATIONS, lanes_per_row
 from vkconv.ops.registry import operator
 from vkconv.ops.shapes import broadcast_shapes, normalise_axis
+from vkconv.ops.shared_rows import OWN_ROW, share_row, share_strided
 
 
 class Norm(IntEnum):
@@ -66,38 +67,35 @@ def normalize_rows(
     outer, length, inner = rows.outer, rows.length, rows.inner
     if not outer * length * inner:
         return []
-    # rows that are dense or long are shared by the lanes of a workgroup; else each lane has its own
-    shared = length > CHUNK or (inner == 1 and length >= 16)
     views = [v for v in (x, y, scale, bias) if v is not None]
-    unit = (
-        4
-        if shared and inner == 1 and not any(n % 4 for n in (length, *(v.offset for v in views)))
-        else 1
-    )
+    row = share_row(ctx.caps, length, views) if inner == 1 else share_strided(ctx.caps, length)
+    # rows that are dense or long are shared by the lanes of a workgroup; else each lane has its own
+    if length <= CHUNK and (inner > 1 or length < 16):
+        row = OWN_ROW
     if inner == 1:
-        outer, count, outer_stride, row_stride = 1, outer, 0, length // unit
+        outer, count, outer_stride, row_stride = 1, outer, 0, length // row.unit
     else:
         count, outer_stride, row_stride = inner, length * inner, 1
-    grid = spread(ctx.caps, count, outer, size=1 if shared else None)
+    grid = spread(ctx.caps, count, outer, size=1 if row.lanes else None)
     spec = {
         **grid.spec,
         "kind": int(kind),
         "has_scale": int(scale is not None),
         "has_bias": int(bias is not None),
+        "kept": row.kept,
     }
-    if shared:
-        spec["local_size_x"] = lanes_per_row(ctx.caps, length)
+    if row.lanes:
+        spec["local_size_x"] = row.lanes
     push: dict[str, int | float] = {
         "outer": outer,
         "outer_stride": outer_stride,
         "rows": count,
         "row_stride": row_stride,
-        "axis": length // unit,
+        "axis": length // row.unit,
         "step": inner,
         "count": float(length),
         "epsilon": epsilon,
     }
-    axes = {"width": "vec4"} if unit == 4 else {"width": "scalar", "access": "ssbo"}
     return [
         ctx.dispatch(
             "normalize_rows",
@@ -105,8 +103,7 @@ def normalize_rows(
             push,
             spec,
             grid.count,
-            lanes="shared_row" if shared else "own_row",
-            **axes,
+            **row.axes,
         )
     ]
 

@@ -14,9 +14,10 @@ from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.grids import spread
 from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.operator import Operator
-from vkconv.ops.reduction_kernels import CHUNK, MOST_ITERATIONS, lanes_per_row
+from vkconv.ops.reduction_kernels import CHUNK, MOST_ITERATIONS
 from vkconv.ops.registry import operator
 from vkconv.ops.shapes import normalise_axis
+from vkconv.ops.shared_rows import OWN_ROW, share_row, share_strided
 
 
 @dataclass(eq=False)
@@ -67,34 +68,39 @@ class AlongAxis(Operator):
         outer, axis, inner = self.split(y.shape)
         if outer * axis * inner == 0:
             return []
+        view = ctx.operand(x, "linear")
         # Rows that are long, or dense and not very short, are shared by the lanes of a workgroup.
-        # Else each lane has a row of its own; so on CPU drivers, where barriers cost, when rows
-        # are many enough to keep all threads busy
-        plenty = ctx.caps.kind == "cpu" and outer >= 128
-        shared = axis > CHUNK or (inner == 1 and axis >= 64 and not plenty)
+        # Else each lane has a row of its own; so on CPU drivers that have to meet at barriers, when
+        # rows are many enough to keep all threads busy
+        row = share_row(ctx.caps, axis, (view, y)) if inner == 1 else share_strided(ctx.caps, axis)
+        plenty = row.meets and ctx.caps.kind == "cpu" and outer >= 128
+        least = 64 if row.meets else 16
+        if axis <= CHUNK and (inner > 1 or axis < least or plenty):
+            row = OWN_ROW
+        units = axis // row.unit
         if inner == 1:
-            outer, rows, outer_stride, row_stride = 1, outer, 0, axis
+            outer, rows, outer_stride, row_stride = 1, outer, 0, units
         else:
             rows, outer_stride, row_stride = inner, axis * inner, 1
-        grid = spread(ctx.caps, rows, outer, size=1 if shared else None)
-        spec = {**grid.spec, "logarithmic": int(self.logarithmic)}
-        if shared:
-            spec["local_size_x"] = lanes_per_row(ctx.caps, axis)
+        grid = spread(ctx.caps, rows, outer, size=1 if row.lanes else None)
+        spec = {**grid.spec, "logarithmic": int(self.logarithmic), "kept": row.kept}
+        if row.lanes:
+            spec["local_size_x"] = row.lanes
         return [
             ctx.dispatch(
                 "softmax",
-                {"x": ctx.operand(x, "linear"), "y": y},
+                {"x": view, "y": y},
                 {
                     "outer": outer,
                     "outer_stride": outer_stride,
                     "rows": rows,
                     "row_stride": row_stride,
-                    "axis": axis,
+                    "axis": units,
                     "step": inner,
                 },
                 spec,
                 grid.count,
-                lanes="shared_row" if shared else "own_row",
+                **row.axes,
             )
         ]
 

@@ -1,0 +1,60 @@
+"""Rows that lanes share: how kernels with ``include/rows.glsl`` take them, by the device and the
+row's length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vkconv.capabilities import DeviceCaps
+from vkconv.dispatch import View
+from vkconv.ops.reduction_kernels import CHUNK, lanes_per_row
+from vkconv.ops.shapes import ceil_div
+
+#: lanes that meet by shuffles
+SHUFFLED_LANES = 8
+#: scalars of a row that a lane keeps in registers: on a GPU; and on a CPU driver, where those that
+#: are too many lie in the first cache
+MOST_KEPT, MOST_KEPT_ON_CPU = 32, 160
+
+
+@dataclass(frozen=True)
+class RowShape:
+    """The scalars in an element; the lanes that share a row, 0 where each has its own; the elements
+    that each keeps in registers, 0 for none; the variant's axes."""
+
+    unit: int
+    lanes: int
+    kept: int
+    axes: dict[str, str]
+
+    @property
+    def meets(self) -> bool:
+        """Whether the lanes meet at barriers."""
+        return self.axes["lanes"] == "shared_row"
+
+
+_SCALARS = {"width": "scalar", "access": "ssbo"}
+OWN_ROW = RowShape(1, 0, 0, {"lanes": "own_row", **_SCALARS})
+
+
+def share_row(caps: DeviceCaps, length: int, views: Sequence[View | None]) -> RowShape:
+    """For dense rows of ``length`` scalars in ``views``, None for one that is not given."""
+    whole = length % 4 == 0 and all(view is None or view.offset % 4 == 0 for view in views)
+    unit = 4 if whole else 1
+    # a CPU driver has no barriers to wait at in a workgroup of one subgroup; they cost more there
+    # than the row does
+    shuffles = caps.kind == "cpu" and caps.subgroup_shuffle and length <= CHUNK
+    shuffled = shuffles and caps.subgroup_size >= SHUFFLED_LANES
+    lanes = SHUFFLED_LANES if shuffled else lanes_per_row(caps, length)
+    kept = ceil_div(length // unit, lanes)
+    most = MOST_KEPT_ON_CPU if caps.kind == "cpu" else MOST_KEPT
+    if kept * unit > most or not caps.unrolls_loops:
+        kept = 0
+    axes = {"lanes": "shuffled_row" if shuffled else "shared_row"}
+    return RowShape(unit, lanes, kept, {**axes, **({"width": "vec4"} if whole else _SCALARS)})
+
+
+def share_strided(caps: DeviceCaps, length: int) -> RowShape:
+    """For rows whose elements do not lie beside each other."""
+    return RowShape(1, lanes_per_row(caps, length), 0, {"lanes": "shared_row", **_SCALARS})
