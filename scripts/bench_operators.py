@@ -49,6 +49,7 @@ class Case:
     flops: int = 0
     #: the node keeps the shape, so that any number of them make a chain
     chains: bool = True
+    opset: int = 20
 
     def model(self, layers: int) -> bytes:
         """``layers`` nodes in a chain, each with the same constants."""
@@ -66,7 +67,7 @@ class Case:
             [helper.make_tensor_value_info(f"x{layers}", TensorProto.FLOAT, None)],
             [numpy_helper.from_array(a, n) for a, n in zip(self.constants, names, strict=True)],
         )
-        opsets = [helper.make_opsetid("", 20)]
+        opsets = [helper.make_opsetid("", self.opset)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
 
 
@@ -175,6 +176,38 @@ def cases() -> list[Case]:
             )
             for mode in ("linear", "nearest", "cubic")
         ),
+        # a decoder layer of RT-DETR: 300 queries of 256 channels, 8 heads
+        Case(
+            "MatMul 2100x256 by 256x256",
+            "MatMul",
+            (1, 2100, 256),
+            (weights(256, 256),),
+            {},
+            2 * 2100 * 256 * 256,
+        ),
+        Case(
+            "Attention, 8 heads of 300x32",
+            "Attention",
+            (1, 8, 300, 32),
+            (noise(1, 8, 300, 32, scale=1.0), noise(1, 8, 300, 32, scale=1.0)),
+            {},
+            4 * 8 * 300 * 300 * 32,
+            opset=23,
+        ),
+        Case("Softmax, 2400 rows of 300", "Softmax", (1, 8, 300, 300)),
+        Case(
+            "LayerNormalization, 2100 rows of 256",
+            "LayerNormalization",
+            (1, 2100, 256),
+            (np.ones(256, np.float32), np.zeros(256, np.float32)),
+        ),
+        Case(
+            "ReduceMax, 2100 rows of 80",
+            "ReduceMax",
+            (1, 2100, 80),
+            (np.array([2]),),
+            chains=False,
+        ),
     ]
 
 
@@ -211,6 +244,16 @@ def measure(case: Case, layers: int, seconds: float) -> list[str]:
     ]
 
 
+def _deformable(rows: list[list[str]]) -> list[str]:
+    """The sentence that compares it with the plain convolution, when both were measured."""
+    times = {row[0]: float(row[1]) for row in rows}
+    conv, deform = "Conv 3x3, 64 @ 80x80", "DeformConv 3x3 with mask, 64 @ 80x80"
+    if not {conv, deform} <= set(times):
+        return []
+    ratio = times[deform] / times[conv]
+    return ["", f"The deformable convolution takes {ratio:.2f} times what the plain one takes."]
+
+
 def timed(run: Callable[..., Any], feeds: Mapping[str, Array]) -> float:
     began = time.perf_counter()
     run(None, feeds)
@@ -222,6 +265,7 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each case")
     parser.add_argument("--layers", type=int, default=8, help="nodes in a chain")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name has it")
     given = parser.parse_args()
     [device] = vkconv.devices()[:1]
     heading = [
@@ -234,8 +278,8 @@ def main() -> None:
         "ratio",
         "NMSE",
     ]
-    rows = [measure(case, given.layers, given.seconds) for case in cases()]
-    conv, deform = float(rows[0][1]), float(rows[1][1])
+    chosen = [case for case in cases() if given.only in case.name]
+    rows = [measure(case, given.layers, given.seconds) for case in chosen]
     text = "\n".join(
         [
             f"# Single operators, {time.strftime('%Y-%m-%d')}",
@@ -246,8 +290,7 @@ def main() -> None:
             "`python scripts/bench_operators.py`.",
             "",
             *table(heading, rows),
-            "",
-            f"The deformable convolution takes {deform / conv:.2f} times what the plain one takes.",
+            *_deformable(rows),
         ]
     )
     print(text)

@@ -1,15 +1,15 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#pragma vkconv variants(dtype = float, int; lanes = shared_result, own_result)
+#pragma vkconv variants(dtype = float, int; lanes = shared_row, shuffled_row, own_row)
 // y[k] = post(combine over r of pre(x[k, r])); linear. x has up to 3 kept and 3 reduced dimensions, each with its size
 // and stride; the codes are those of vkconv/ops/reduction_kernels.py.
-// lanes = shared_result: one workgroup computes one y, its lanes share the innermost reduced dimension. That dimension
-// can be cut into `chunks` of `chunk_length`, which then are an innermost dimension of y, for a second pass.
-// lanes = own_result: one invocation computes one y, neighbouring lanes neighbours in the last kept dimension.
+// A row is what becomes one y (include/rows.glsl). Lanes that share one share its innermost reduced dimension, which can
+// be cut into `chunks` of `chunk_length`: these then are an innermost dimension of y, for a second pass. Lanes that have
+// rows of their own have neighbours in the last kept dimension.
 #include "tensor.glsl"
 #include "activations.glsl"
 #include "grid.glsl"
-#include "workgroup_reduction.glsl"
+#include "rows.glsl"
 #include "reduction_codes.glsl"
 
 layout(constant_id = 1) const int combination = COMBINE_SUM;
@@ -110,9 +110,8 @@ ELEMENT gather(int how, bool prepared, ELEMENT shift, int from, int first, int e
     return total;
 }
 
-#if defined(LANES_SHARED_RESULT)
+#if !defined(LANES_OWN_ROW)
 void main() {
-    int lane = int(gl_LocalInvocationID.x), lanes = int(gl_WorkGroupSize.x);
     FOR_Z(k01, kept_size[0] * kept_size[1]) FOR_Y(k2, kept_size[2]) {
         int k0 = k01 / kept_size[1], k1 = k01 - k0 * kept_size[1];
         int from = x_offset + k0 * kept_stride[0] + k1 * kept_stride[1] + k2 * kept_stride[2];
@@ -121,13 +120,13 @@ void main() {
             int first = chunk * chunk_length, end = min(first + chunk_length, reduced_size[2]);
             ELEMENT shift = ELEMENT(0);
             if (pre == PRE_EXP) {
-                ELEMENT largest = gather(COMBINE_MAX, false, shift, from, first + lane, end, lanes);
-                REDUCE_LANES(largest, combine_largest)
+                ELEMENT largest = gather(COMBINE_MAX, false, shift, from, first + FIRST, end, STRIDE);
+                COMBINE(largest, combine_largest)
                 shift = abs(largest) < MOST ? largest : ELEMENT(0);
             }
-            ELEMENT total = gather(combination, true, shift, from, first + lane, end, lanes);
-            REDUCE_LANES(total, combine_result)
-            if (lane == 0) y[to + chunk] = finish(total, shift);
+            ELEMENT total = gather(combination, true, shift, from, first + FIRST, end, STRIDE);
+            COMBINE(total, combine_result)
+            if (FIRST == 0) y[to + chunk] = finish(total, shift);
         }
     }
 }

@@ -21,7 +21,7 @@
 // each lane combines all eight in the same order: the lanes that are named by constants are registers
 #define COMBINE(value, combine)                                                                                        \
     {                                                                                                                  \
-        float of_lane = value;                                                                                         \
+        ELEMENT of_lane = value;                                                                                         \
         value = subgroupShuffle(of_lane, 0u);                                                                          \
         UNROLL for (uint lane = 1u; lane < 8u; lane++) value = combine(value, subgroupShuffle(of_lane, lane));         \
     }

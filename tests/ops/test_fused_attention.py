@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.small_models import assert_same, expected, floats, model, node
@@ -23,11 +24,10 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("rows", [True, False])
-@pytest.mark.parametrize("q,keys,values,mask", SHAPES)
-def test_device(
+def spelt_out(
     q: tuple[int, ...], keys: int, values: int, mask: tuple[int, ...] | None, rows: bool
-) -> None:
+) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """The model and random inputs; ``rows``: each key is a row."""
     k = (*q[:-2], keys, q[-1]) if rows else (*q[:-2], q[-1], keys)
     shapes = {"q": q, "k": k, "v": (*q[:-2], keys, values)}
     order = [*range(len(q) - 2), len(q) - 1, len(q) - 2]
@@ -44,6 +44,15 @@ def test_device(
     feeds: dict[str, Array] = {
         name: floats(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())
     }
+    return proto, feeds
+
+
+@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize("q,keys,values,mask", SHAPES)
+def test_device(
+    q: tuple[int, ...], keys: int, values: int, mask: tuple[int, ...] | None, rows: bool
+) -> None:
+    proto, feeds = spelt_out(q, keys, values, mask, rows)
     if mask == (5, 7):
         feeds["m"][1, 2:5] = -np.inf
         feeds["m"][3] = -np.inf
@@ -55,3 +64,19 @@ def test_device(
     # a row that nothing takes part in is NaN, as the exported operators have it
     assert np.array_equal(np.isnan(actual[0]), np.isnan(wanted[0]))
     assert_same([np.nan_to_num(actual[0])], [np.nan_to_num(wanted[0])])
+
+
+@pytest.mark.parametrize("profile", ["", "desktop"])
+@pytest.mark.parametrize("disabled", ["", "subgroup", "texel"])
+@pytest.mark.parametrize("keys", [20, 63, 300, 1283, 1284, 9001])
+def test_rows_of_scores_in_every_form(
+    keys: int, disabled: str, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole vec4s or not, kept in registers or read three times; with a mask and without."""
+    monkeypatch.setenv("VKCONV_DISABLE", ",".join(filter(None, ("plan_cache", disabled))))
+    monkeypatch.setenv("VKCONV_PROFILE", profile)
+    for mask in (None, (5, keys)):
+        proto, feeds = spelt_out((3, 5, 8), keys, 6, mask, False)
+        with InferenceSession(proto) as session:
+            assert "attention_softmax" in {p.node: p.detail for p in session.placement}["MatMul:y"]
+            assert_same(session.run(None, feeds), expected(proto, feeds))

@@ -17,8 +17,9 @@ from vkconv.dispatch import Dispatch, View, c4_dims
 from vkconv.ops.activation_codes import Activation
 from vkconv.ops.grids import spread
 from vkconv.ops.lowering import Lowering
-from vkconv.ops.reduction_kernels import MOST_ITERATIONS, lanes_per_row
+from vkconv.ops.reduction_kernels import MOST_ITERATIONS
 from vkconv.ops.shapes import ceil_div
+from vkconv.ops.shared_rows import lanes_per_row
 
 #: pixels of a channel that one workgroup takes
 _CHUNK = 4096

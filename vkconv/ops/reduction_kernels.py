@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
 
-from vkconv.capabilities import DeviceCaps
 from vkconv.dispatch import Dispatch, View
 from vkconv.ops.grids import spread
 from vkconv.ops.lowering import Lowering
 from vkconv.ops.shapes import ceil_div
+from vkconv.ops.shared_rows import CHUNK, OWN_ROW, share_strided
 
 #: kept, and reduced, dimensions that the kernel has
 KERNEL_DIMENSIONS = 3
-#: a reduction of few long runs is cut into pieces of at least this length, so that it fills the
-#: device
-CHUNK = 8192
 #: iterations that one invocation may make in all its loops together. llvmpipe ends every loop after
 #: 65535 (Mesa's LP_MAX_TGSI_LOOP_ITERATIONS), silently; and long loops run into the watchdogs of
 #: GPUs
@@ -99,17 +96,6 @@ def merge_axes(shape: Sequence[int], reduced: Sequence[int]) -> Axes:
     return Axes(tuple(kept[::-1]), tuple(gone[::-1]))
 
 
-def lanes_per_row(caps: DeviceCaps, length: int) -> int:
-    """Lanes that share one row: up to 64, which is what the kernels' shared memory holds.
-
-    On CPU drivers 8 as long as that leaves short loops: a workgroup is one thread there, and
-    barriers cost.
-    """
-    if caps.kind == "cpu" and length <= CHUNK:
-        return 8
-    return min(64, caps.max_workgroup_invocations, caps.max_workgroup_size[0])
-
-
 def too_long(how: Reduction, axes: Axes) -> bool:
     """Whether the kernel's loops would have too many iterations even with all lanes and chunks."""
     if not axes.reduced:
@@ -171,9 +157,10 @@ def _dispatch(
         kept.sort(key=lambda a: a.size)
     reduced = [Axis(1, 0)] * (KERNEL_DIMENSIONS - len(axes.reduced)) + list(axes.reduced)
     sizes = [a.size for a in kept]
+    row = share_strided(ctx.caps, reduced[-1].size) if shared else OWN_ROW
     if shared:
         grid = spread(ctx.caps, chunks, sizes[2], sizes[0] * sizes[1], size=1)
-        spec = {**grid.spec, "local_size_x": lanes_per_row(ctx.caps, reduced[-1].size)}
+        spec = {**grid.spec, "local_size_x": row.lanes}
     else:
         grid = spread(ctx.caps, sizes[2], sizes[1], sizes[0])
         spec = dict(grid.spec)
@@ -198,5 +185,5 @@ def _dispatch(
         },
         grid.count,
         dtype="int" if x.is_integer else "float",
-        lanes="shared_result" if shared else "own_result",
+        lanes=row.axes["lanes"],
     )

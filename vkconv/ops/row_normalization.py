@@ -18,10 +18,10 @@ from vkconv.ops.copying import Dim, row_major, strided_copy
 from vkconv.ops.grids import spread
 from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.operator import Operator
-from vkconv.ops.reduction_kernels import CHUNK, MOST_ITERATIONS, lanes_per_row
+from vkconv.ops.reduction_kernels import MOST_ITERATIONS
 from vkconv.ops.registry import operator
 from vkconv.ops.shapes import broadcast_shapes, normalise_axis
-from vkconv.ops.shared_rows import OWN_ROW, share_row, share_strided
+from vkconv.ops.shared_rows import CHUNK, OWN_ROW, lanes_per_row, share_row, share_strided
 
 
 class Norm(IntEnum):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from vkconv.capabilities import DeviceCaps
 from vkconv.ops.grids import Grid, lanes
-from vkconv.ops.reduction_kernels import CHUNK, MOST_ITERATIONS, lanes_per_row
+from vkconv.ops.reduction_kernels import MOST_ITERATIONS
 from vkconv.ops.shapes import ceil_div
+from vkconv.ops.shared_rows import CHUNK, lanes_per_row
 
 #: rows from this length on are worth sharing
 SHARED_LENGTH = 16

@@ -14,10 +14,10 @@ from vkconv.ir import Array, TensorType, Value
 from vkconv.ops.grids import spread
 from vkconv.ops.lowering import Lowering, Tensor
 from vkconv.ops.operator import Operator
-from vkconv.ops.reduction_kernels import CHUNK, MOST_ITERATIONS
+from vkconv.ops.reduction_kernels import MOST_ITERATIONS
 from vkconv.ops.registry import operator
 from vkconv.ops.shapes import normalise_axis
-from vkconv.ops.shared_rows import OWN_ROW, share_row, share_strided
+from vkconv.ops.shared_rows import CHUNK, OWN_ROW, share_row, share_strided
 
 
 @dataclass(eq=False)
