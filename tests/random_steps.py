@@ -176,6 +176,29 @@ def concat(b: Builder) -> None:
         b.add("Concat", parts, result, axis=axis if b.chance(0.5) else axis - len(shape))
 
 
+def dense_block(b: Builder) -> None:
+    """Layers that read a function of the concat of all before them (DenseNet)."""
+    x = b.pick(lambda s: _is_map(s) and _size(s) <= LARGEST // 4)
+    if x is None:
+        return
+    n, channels, h, w = b.tensors[x]
+    parts = [x]
+    if channels % 4:  # whole blocks of channels lie in the concat itself
+        weights = b.floats(4, channels, 1, 1, scale=1 / np.sqrt(channels))
+        parts = [b.add("Conv", [x, weights], (n, 4, h, w), kernel_shape=[1, 1])]
+        channels = 4
+    for _ in range(b.integer(3, 4)):
+        order = parts[::-1] if b.chance(0.5) else list(parts)
+        joined = b.add("Concat", order, (n, channels, h, w), axis=1)
+        growth = 4 if b.chance(0.9) else b.integer(1, 6)
+        inputs = [
+            _activation(b, joined),
+            b.floats(growth, channels, 1, 1, scale=1 / np.sqrt(channels)),
+        ]
+        parts.append(b.add("Conv", inputs, (n, growth, h, w), kernel_shape=[1, 1]))
+        channels += growth
+
+
 def split(b: Builder) -> None:
     x = b.pick(lambda s: any(d > 1 for d in s))
     if x is None:
@@ -341,6 +364,7 @@ def on_the_host(b: Builder) -> None:
 
 #: the frequent ones more than once
 STEPS: tuple[Callable[[Builder], None], ...] = (
-    conv, conv, conv, concat, concat, concat, split, split, binary, binary, unary, pool, reshape,
-    reshape, unflatten, transpose, resize, reduce, matmul, conv_transpose, pad, gather, on_the_host,
+    conv, conv, conv, concat, concat, concat, dense_block, split, split, binary, binary, unary,
+    pool, reshape, reshape, unflatten, transpose, resize, reduce, matmul, conv_transpose, pad,
+    gather, on_the_host,
 )  # fmt: skip

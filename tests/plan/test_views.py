@@ -267,3 +267,34 @@ def test_a_part_of_a_concat_is_not_overwritten() -> None:
              node("Concat", "c s", "y", axis=1)]  # fmt: skip
     written = places(check(nodes, 0))
     assert len(set(written.values()) - {"y/linear"}) == 3  # two inputs in C4, and y
+
+
+def test_a_part_that_a_later_concat_reads_keeps_the_memory() -> None:
+    """What lies in a concat and is read only after it: nobody has asked for its place before the
+    node that would write over the whole."""
+    nodes = [conv("a", 4), conv("b", 4), concat("a b", "c"), node("Sin", "c", "s"),
+             node("Conv", "s w", "d", kernel_shape=[1, 1]), concat("d b")]  # fmt: skip
+    written = places(check(nodes, 1, more={"w": floats(4, 8, 1, 1)}))
+    assert written["Sin:s"] != written["Conv:b"]
+    # nor where a constant is the first input of what makes the part
+    nodes[1:2] = [conv("e", 4), node("Pow", "base e", "b")]
+    written = places(
+        check(nodes, 1, more={"w": floats(4, 8, 1, 1), "base": np.full(1, 1.5, np.float32)})
+    )
+    assert written["Sin:s"] != written["Pow:b"]
+
+
+@pytest.mark.parametrize("layers", [2, 3, 5])
+@pytest.mark.parametrize("first", ["newest", "oldest"])
+def test_dense_blocks(layers: int, first: str) -> None:
+    """Each layer reads the concat of all before it: every part lies in one and is read by others."""
+    nodes, parts, more = [conv("p0", 4)], ["p0"], {}
+    for i in range(layers):
+        more[f"m{i}"] = floats(4, 4 * len(parts), 1, 1, seed=i, scale=0.5)
+        order = parts[::-1] if first == "newest" else parts
+        nodes += [concat(" ".join(order), f"c{i}"), node("Sin", f"c{i}", f"s{i}"),
+                  node("Conv", f"s{i} m{i}", f"p{i + 1}")]  # fmt: skip
+        parts.append(f"p{i + 1}")
+    # each part is written where it belongs in one concat, and copied into the others
+    copies = sum(range(2, layers + 2)) - len(parts)
+    check([*nodes, concat(" ".join(parts))], copies, more=more)

@@ -79,7 +79,7 @@ def refused(data: bytes) -> InvalidModelError:
         (lambda b: b[: len(b) // 2], "should have"),
         (lambda b: b[:-1], "should have"),
         (lambda b: b + b"\0", "should have"),
-        (lambda b: b[:8] + b"\2" + b[9:], "format 2"),
+        (lambda b: b[:8] + b"\1" + b[9:], "format 1"),
         (lambda b: b[:16] + b"\xff" * 8 + b[24:], "larger than the file"),
         (lambda b: b[:200] + bytes([b[200] ^ 1]) + b[201:], "checksum of its tables"),
         (lambda b: b[:-70] + bytes([b[-70] ^ 1]) + b[-69:], "checksum of an array"),

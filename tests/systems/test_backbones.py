@@ -55,10 +55,13 @@ def test_csp(tmp_path: Path) -> None:
     run_system(concatenated.csp_net(), pictures(1, 64, 96), tmp_path)
 
 
-def test_densenet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("growth", [14, 16])
+def test_densenet(growth: int, tmp_path: Path) -> None:
     """Its normalizations come before the rectifier: 10 of the layers and the last of each stage
     have no convolution before them that nothing else reads."""
-    run_system(concatenated.densenet(), pictures(1, 64, 96), tmp_path, remaining_norms=13)
+    run_system(
+        concatenated.densenet(growth=growth), pictures(1, 64, 96), tmp_path, remaining_norms=13
+    )
 
 
 def test_searched_shufflenet(tmp_path: Path) -> None:

@@ -108,10 +108,15 @@ class ViewAssignment:
                 if self._is_host_only(out):
                     self._slots[out] = HostSlot(out.name, out.dims, out.dtype)
             return
+        following = [out for out in node.outputs if self._follows(out)]
+        for out in following:
+            # now, not when it is read first: who asks whether another value in that storage dies
+            # must see it there
+            self.view(out)
         source = node.inputs[0] if node.inputs else None
         if source is None or source.is_constant:
             return
-        if any(self._follows(out) for out in node.outputs):
+        if following:
             # written in its place already, when it is the reshape that its source follows
             if self._reshaped.get(source) in node.outputs:
                 self.free_nodes.add(node)

@@ -38,7 +38,8 @@ from vkconv.storage import Packing, Storage
 from vkconv.stored_arrays import StoredWeight
 
 MAGIC = b"\x89VKPLAN\n"
-VERSION = 1
+#: 2: plans of 1 may let a node write over a part of a Concat that is read later
+VERSION = 2
 ALIGNMENT = 64
 #: tables of a net of a thousand nodes take a megabyte
 LARGEST_TABLES = 256 << 20
