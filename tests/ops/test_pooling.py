@@ -44,6 +44,10 @@ WINDOWS: list[tuple[tuple[int, ...], dict[str, Any]]] = [
     ((2, 9, 7, 7), dict(kernel_shape=[7, 7])),
     ((2, 3, 5, 6, 7), dict(kernel_shape=[2, 3, 2], strides=[1, 2, 2], pads=[0, 1, 1, 1, 1, 0])),
     ((1, 5, 4, 7, 5), dict(kernel_shape=[3, 3, 3], strides=[2, 2, 2], ceil_mode=1)),
+    # one window that is larger than the input: what transformers' EfficientNet ends with
+    ((1, 5, 3, 4), dict(kernel_shape=[640, 640], strides=[640, 640], ceil_mode=1)),
+    ((1, 5, 6, 3), dict(kernel_shape=[5, 5], strides=[3, 3], ceil_mode=1)),
+    ((1, 3, 4), dict(kernel_shape=[6], strides=[3], ceil_mode=1)),
 ]
 
 CASES = [
@@ -75,6 +79,11 @@ OVERHANGING = [
         pads=[2, 2, 2, 2],
         ceil_mode=1,
     ),
+]
+OVERHANGING += [
+    _pool("AveragePool", shape, **attributes)
+    for shape, attributes in WINDOWS
+    if attributes["kernel_shape"][0] > shape[2] and "ceil_mode" in attributes
 ]
 OVERHANGING += [
     case.but(attributes={**case.attributes, "count_include_pad": 1}) for case in OVERHANGING

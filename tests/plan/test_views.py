@@ -287,7 +287,7 @@ def test_a_part_that_a_later_concat_reads_keeps_the_memory() -> None:
 @pytest.mark.parametrize("layers", [2, 3, 5])
 @pytest.mark.parametrize("first", ["newest", "oldest"])
 def test_dense_blocks(layers: int, first: str) -> None:
-    """Each layer reads the concat of all before it: every part lies in one and is read by others."""
+    """Each layer reads the concat of all before it: a part lies in one and is read by others."""
     nodes, parts, more = [conv("p0", 4)], ["p0"], {}
     for i in range(layers):
         more[f"m{i}"] = floats(4, 4 * len(parts), 1, 1, seed=i, scale=0.5)

@@ -85,7 +85,7 @@ class AveragePool(Operator):
         if x is not None and (reason := too_many_taps(self._axes(x.dims))) is not None:
             return reason
         counted = prod(self.kernel_shape)
-        if x is not None and self.count_include_pad and counted > LARGEST_COUNTED:
+        if x is not None and self._counts_padding(x.dims) and counted > LARGEST_COUNTED:
             axes = self.window.axes(x.dims)
             if any(a.trimmed.kernel < a.kernel for a in axes):
                 return f"no kernel counts windows of {counted} taps that lie beyond the input"
@@ -100,10 +100,16 @@ class AveragePool(Operator):
         (x,), (y,) = inputs, outputs
         if x is None:
             raise InvalidModelError("the input is missing")
-        kind = AVERAGE_WITH_PADDING if self.count_include_pad else AVERAGE
+        kind = AVERAGE_WITH_PADDING if self._counts_padding(x.shape) else AVERAGE
         return pool(ctx, ctx.operand(x, "c4"), y.on_device, self._axes(x.shape), kind)
 
     def _axes(self, shape: tuple[int, ...]) -> tuple[Axis, ...]:
         """The axes as the kernel takes them."""
         axes = self.window.axes(shape)
-        return axes if self.count_include_pad else tuple(a.trimmed for a in axes)
+        return axes if self._counts_padding(shape) else tuple(a.trimmed for a in axes)
+
+    def _counts_padding(self, shape: tuple[int, ...]) -> bool:
+        """Whether there is padding that counts; what ceil mode adds never does."""
+        return bool(self.count_include_pad) and any(
+            a.begin > 0 or a.end > 0 for a in self.window.axes(shape)
+        )

@@ -68,9 +68,8 @@ class PoolAttributes:
         return (*x.dims[:2], *(a.out for a in self.axes(x.dims)))
 
     def _windows(self, room: int, stride: int) -> int:
-        if room < 0:
-            return 0
-        return (ceil_div(room, stride) if self.ceil_mode else room // stride) + 1
+        # a window larger than the input has negative room, which ceil mode may round up to one
+        return max((ceil_div(room, stride) if self.ceil_mode else room // stride) + 1, 0)
 
     def _per_axis(
         self, name: str, values: tuple[int, ...] | None, count: int, least: int
