@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.passes.rewriting import check, rewritten
-from tests.small_models import model, node
+from tests.small_models import assert_same, expected, model, node
+from vkconv import InferenceSession
 from vkconv.capabilities import DeviceCaps
 from vkconv.ir import Graph
 from vkconv.passes import assign_layouts
@@ -48,7 +50,9 @@ def bounded(nodes: list[Any], inputs: dict[str, Any] | None = None, dtype: str =
         ([node("Add", "i row", "y")], (0, 43)),
         ([node("Neg", "i", "a"), node("Abs", "a", "y")], (0, 39)),
         ([node("Max", "i c7", "a"), node("Min", "a k", "y")], (5, 5)),
-        ([node("Clip", "i c7", "y")], (0, 39)),
+        ([node("Clip", "i c7", "y")], (7, 39)),
+        ([node("Clip", "i zero c7", "y")], (0, 7)),
+        ([node("Clip", "i c7 c-3", "y")], (-3, -3)),
         ([node("Concat", "i row3", "y", axis=2)], (0, 39)),
         ([node("Greater", "i c7", "b"), node("Where", "b i c-3", "y")], (-3, 39)),
         ([node("Greater", "i c7", "b"), node("Cast", "b", "y", to=7)], (0, 1)),
@@ -131,3 +135,36 @@ def test_the_meaning_stays() -> None:
     nodes = [node("Div", "i c7", "a"), node("Mod", "i c7", "b"), node("Add", "a b", "y")]
     proto = model(FOUND + nodes, X, {"y": ("int64", None), "v": None}, CONSTANTS)
     check(proto, ["TopK", "Div", "Mod", "Add"], bound_integers)
+
+
+CLIPPED = [node("Cast", "x", "i", to=7), node("Clip", "i low c7", "c"), node("Mul", "c c7", "y")]
+
+
+def test_floats_that_are_clipped_as_integers() -> None:
+    """Whatever the floats are: the device's cast saturates."""
+    constants = CONSTANTS | {"low": np.array(-3)}
+    proto = model(CLIPPED, X, {"y": ("int64", None)}, constants)
+    graph = rewritten(proto, bound_integers)
+    assert [n.outputs[0].bounds for n in graph.nodes] == [(-(2**31), 2**31 - 1), (-3, 7), (-21, 49)]
+    x = np.linspace(-20, 20, 240, dtype=np.float32).reshape(2, 3, 40)
+    x[0, 0, :6] = 1e12, -1e12, 3e9, -3e9, 7e18, -7e18
+    with InferenceSession(proto) as session:
+        assert_same(session.run(None, {"x": x}), expected(proto, {"x": x}))
+        assert {p.where for p in session.placement} == {"gpu"}
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        node("Clip", "i c7", "c"),
+        node("Clip", "i c7 n", "c"),
+        node("Identity", "i", "c"),
+        node("Min", "i c7", "c"),
+    ],
+)
+def test_floats_that_are_not_only_clipped(reader: onnx.NodeProto) -> None:
+    """One bound alone, one of the caller's, or another reader."""
+    nodes = [node("Cast", "x", "i", to=7), reader, node("Clip", "i c7 c7", "d")]
+    inputs = X | {"n": ("int64", [])}
+    proto = model(nodes, inputs, {"c": ("int64", None), "d": ("int64", None)}, CONSTANTS)
+    assert rewritten(proto, bound_integers).nodes[0].outputs[0].bounds is None

@@ -11,7 +11,7 @@ An interval bounds the elements of one tensor; a rule takes those of the inputs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -21,6 +21,7 @@ from vkconv.ir import Graph, Node, Value
 Interval = tuple[int, int]
 Known = Sequence[Interval | None]
 
+_INT32: Interval = (-(2**31), 2**31 - 1)
 #: constants longer than this are not searched
 _LONGEST_CONSTANT = 1 << 22
 #: their elements are some of the first input's
@@ -37,10 +38,28 @@ _ZERO_FILLING = frozenset({"CenterCropPad"})
 
 def bound_integers(graph: Graph) -> None:
     """Set ``Value.bounds`` of what nodes compute; those of the graph's inputs stay as they are."""
+    uses = graph.uses()
     for node in graph.nodes:
         intervals = _intervals(node)
+        if node.op_type == "Cast" and not intervals[0] and _is_only_clipped(graph, node, uses):
+            intervals = [_INT32]
         for index, value in enumerate(node.outputs):
             value.bounds = _held(value, intervals[index] if index < len(intervals) else None)
+
+
+def _is_only_clipped(graph: Graph, cast: Node, uses: Mapping[Value, list[Node]]) -> bool:
+    """Whether all that reads a cast of floats are Clips between two bounds. The device's cast
+    saturates at the limits of int32, and between two bounds that makes no difference."""
+    x, y = cast.inputs[0], cast.outputs[0]
+    if x is None or x.type is None or x.dtype not in ("float32", "float16") or y in graph.outputs:
+        return False
+    return bool(uses.get(y)) and all(
+        node.op_type == "Clip"
+        and not node.domain
+        and len(node.present_inputs) == 3
+        and all(interval(bound) is not None for bound in node.present_inputs[1:])
+        for node in uses[y]
+    )
 
 
 def interval(value: Value | None) -> Interval | None:
@@ -207,13 +226,18 @@ def _mod(a: Interval, b: Interval) -> Interval | None:
     return (0 if min(a[0], b[0]) >= 0 else -largest), largest
 
 
-def _clip(x: Interval, *bounds: Interval) -> Interval:
-    """With a computed bound the result may be either."""
-    return _least_and_greatest(x, *bounds)
+def _clip(x: Interval, low: Interval, high: Interval | None = None) -> Interval:
+    """The least of the greatest of both and the upper bound, which is monotonous in all."""
+    least, greatest = _greatest_of(x, low)
+    return (least, greatest) if high is None else _least_of((least, greatest), high)
 
 
-def _least_and_greatest(*intervals: Interval) -> Interval:
-    return min(i[0] for i in intervals), max(i[1] for i in intervals)
+def _greatest_of(*intervals: Interval) -> Interval:
+    return max(i[0] for i in intervals), max(i[1] for i in intervals)
+
+
+def _least_of(*intervals: Interval) -> Interval:
+    return min(i[0] for i in intervals), min(i[1] for i in intervals)
 
 
 _ARITHMETIC: dict[str, Callable[..., Interval | None]] = {
@@ -225,8 +249,8 @@ _ARITHMETIC: dict[str, Callable[..., Interval | None]] = {
     "Neg": lambda a: (-a[1], -a[0]),
     "Abs": lambda a: (0, max(abs(a[0]), abs(a[1]))),
     "Sign": lambda a: (-1, 1),
-    "Max": lambda *i: (max(a for a, _ in i), max(b for _, b in i)),
-    "Min": lambda *i: (min(a for a, _ in i), min(b for _, b in i)),
+    "Max": _greatest_of,
+    "Min": _least_of,
     "Clip": _clip,
 }
 
