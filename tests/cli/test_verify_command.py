@@ -100,6 +100,7 @@ def test_nothing_is_exported_of_a_right_model(
         (["{net}", "--shape", "x"], 2, "NAME=N,N"),
         (["{net}", "--shape", "x=1,3,8,8", "--inputs", "{folder}/other.npz"], 2, "random inputs"),
         (["{net}", "--image", "{folder}/other.npz", "--inputs", "a"], 2, "not allowed with"),
+        (["{net}", "--head", "yolov8"], 2, "with --image"),
         (["{net}", "--seed", "-1"], 2, "from 0 on"),
         (["{net}", "--device", "reference"], 1, "name a Vulkan device"),
         (["{net}", "--bisect", "{folder}"], 1, "not an empty folder"),
@@ -173,3 +174,7 @@ def test_run_exits_with_1_when_a_node_differs(
 def test_verify_takes_a_picture(picture: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "model.onnx", "--image", picture]) == 0
     assert "images uint8[1, 64, 64, 3]" in capsys.readouterr().out
+    assert main(["verify", "model.onnx", "--image", picture, "--head", "yolov8"]) == 0
+    capsys.readouterr()
+    assert main(["verify", "model.onnx", "--image", picture, "--head", "boxes"]) == 1
+    assert "not those of the head 'boxes'" in capsys.readouterr().err

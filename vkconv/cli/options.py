@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["LARGEST_SIDE", "add_device", "add_shape", "picture_size"]
+__all__ = ["LARGEST_SIDE", "add_device", "add_head", "add_shape", "picture_size"]
 
 #: pixels along a side of a picture that a network takes
 LARGEST_SIDE = 8192
@@ -17,6 +17,16 @@ def add_device(parser: argparse.ArgumentParser, about: str = "") -> None:
     """``--device``; ``about`` says what it is for where that is not plain."""
     listed = "index or name as 'vkconv devices' lists them"
     parser.add_argument("--device", default="auto", metavar="D", help=about or listed)
+
+
+def add_head(parser: argparse.ArgumentParser) -> None:
+    """``--head``, for commands that feed a detector with a picture."""
+    parser.add_argument(
+        "--head",
+        metavar="KIND",
+        help="what the detector returns, where it does not say: see 'Which detectors it "
+        "understands' in the guide",
+    )
 
 
 def add_shape(parser: argparse.ArgumentParser, purpose: str = "") -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vkconv.cli.options import add_device, picture_size
+from vkconv.cli.options import add_device, add_head, picture_size
 from vkconv.cli.terminal import Parser, console_on, guarded, printable
 
 if TYPE_CHECKING:
@@ -68,12 +68,7 @@ def _parser(program: str) -> Parser:
         metavar="I",
         help="boxes of a class that overlap by more are one, 0..1 (default: %(default)s)",
     )
-    parser.add_argument(
-        "--head",
-        metavar="KIND",
-        help="what the model returns, where it does not say: see 'Which detectors it understands' "
-        "in the guide",
-    )
+    add_head(parser)
     parser.add_argument("--labels", metavar="FILE", help="class names, one a line, in class order")
     parser.add_argument(
         "--size",

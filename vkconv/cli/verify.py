@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vkconv.cli.options import add_device, add_shape
+from vkconv.cli.options import add_device, add_head, add_shape
 from vkconv.cli.terminal import Parser, console_on, guarded, printable
 from vkconv.errors import InvalidInputError
 
@@ -42,6 +42,7 @@ def _parser(program: str) -> Parser:
     fed = parser.add_mutually_exclusive_group()
     fed.add_argument("--inputs", metavar="FILE.npz", help="the inputs by name; random by default")
     fed.add_argument("--image", metavar="IMAGE", help="a picture, prepared as vkconv-run does")
+    add_head(parser)
     add_shape(parser)
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of random inputs (default: %(default)s)"
@@ -76,6 +77,8 @@ def _verify(program: str, arguments: list[str]) -> int:
 
     if options.shape and (options.inputs or options.image):
         parser.error("--shape is for random inputs; --inputs and --image have sizes")
+    if options.head and not options.image:
+        parser.error("--head says how to feed a detector with --image")
 
     from vkconv.cli.detection import model_path
     from vkconv.cli.output import check_apart, check_writable, write_text
@@ -126,7 +129,7 @@ def _inputs(options: argparse.Namespace, path: str) -> tuple[dict[str, Any] | No
     from vkconv.vision import load_image
 
     image = load_image(options.image)
-    return detector_feeds(image, Settings(model=path, device=options.device))
+    return detector_feeds(image, Settings(model=path, device=options.device, head=options.head))
 
 
 def read_npz(path: str) -> dict[str, Array]:
