@@ -74,7 +74,8 @@ def _parser(program: str) -> Parser:
         "--size",
         type=_size,
         metavar="WxH",
-        help="input size of a model that leaves it open, rounded up to 32 (default: 640x640)",
+        help="input size of a model that leaves it open, rounded up to 32 (default: the one it was "
+        "exported for where its metadata says, else 640x640)",
     )
     parser.add_argument(
         "--verify",
