@@ -51,6 +51,7 @@ def bounded(nodes: list[Any], inputs: dict[str, Any] | None = None, dtype: str =
         ([node("Neg", "i", "a"), node("Abs", "a", "y")], (0, 39)),
         ([node("Max", "i c7", "a"), node("Min", "a k", "y")], (5, 5)),
         ([node("Clip", "i c7", "y")], (7, 39)),
+        ([node("Clip", "i", "y")], (0, 39)),
         ([node("Clip", "i zero c7", "y")], (0, 7)),
         ([node("Clip", "i c7 c-3", "y")], (-3, -3)),
         ([node("Concat", "i row3", "y", axis=2)], (0, 39)),

@@ -226,10 +226,11 @@ def _mod(a: Interval, b: Interval) -> Interval | None:
     return (0 if min(a[0], b[0]) >= 0 else -largest), largest
 
 
-def _clip(x: Interval, low: Interval, high: Interval | None = None) -> Interval:
-    """The least of the greatest of both and the upper bound, which is monotonous in all."""
-    least, greatest = _greatest_of(x, low)
-    return (least, greatest) if high is None else _least_of((least, greatest), high)
+def _clip(x: Interval, *bounds: Interval) -> Interval:
+    """The least of the upper bound and the greatest of the lower one and x, which is monotonous in
+    all three."""
+    above = _greatest_of(x, *bounds[:1])
+    return _least_of(above, *bounds[1:])
 
 
 def _greatest_of(*intervals: Interval) -> Interval:
