@@ -147,7 +147,7 @@ void kept_row(Row row) {
     any = any_lane(any);
     T part = T(0.0);
     UNROLL for (int i = 0; i < KEPT; i++) {
-        v[i] = exp(v[i] - largest);
+        v[i] = power(v[i] - largest);
         part += FIRST + i * STRIDE < elements ? v[i] : T(0.0);
     }
     float total = TOTAL(part);
@@ -166,11 +166,11 @@ void long_row(Row row) {
     COMBINE(largest, max)
     any = any_lane(any);
     float total = 0.0;
-    for (int i = FIRST; i < elements; i += STRIDE) total += TOTAL(exp(element(row, i, any) - largest));
+    for (int i = FIRST; i < elements; i += STRIDE) total += TOTAL(power(element(row, i, any) - largest));
     COMBINE(total, add)
     bool unused;
     for (int i = FIRST; i < elements; i += STRIDE)
-        y[row.to + i] = weight(exp(element(row, i, unused) - largest), total, any);
+        y[row.to + i] = weight(power(element(row, i, unused) - largest), total, any);
 }
 
 void main() {

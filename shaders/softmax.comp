@@ -53,7 +53,7 @@ void kept_row(int from, int to) {
     T part = T(0.0);
     UNROLL for (int i = 0; i < KEPT; i++) {
         v[i] -= largest;
-        T e = exp(v[i]);
+        T e = power(v[i]);
         part += FIRST + i * STRIDE < axis ? e : T(0.0);
         if (logarithmic == 0) v[i] = e;
     }
@@ -76,14 +76,14 @@ void long_row(int from, int to) {
     for (int start = FIRST; start < axis; start += 64 * STRIDE) {
         T part = T(0.0);
         int end = min(start + 64 * STRIDE, axis);
-        for (int i = start; i < end; i += STRIDE) part += exp(LOAD(x, from + i * step) - largest);
+        for (int i = start; i < end; i += STRIDE) part += power(LOAD(x, from + i * step) - largest);
         total += TOTAL(part);
     }
     COMBINE(total, add)
     float log_total = logarithm_of(total);
     for (int i = FIRST; i < axis; i += STRIDE) {
         T shifted = LOAD(x, from + i * step) - largest;
-        y[to + i * step] = logarithmic != 0 ? shifted - log_total : exp(shifted) / total;
+        y[to + i * step] = logarithmic != 0 ? shifted - log_total : power(shifted) / total;
     }
 }
 
