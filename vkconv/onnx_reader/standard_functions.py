@@ -1,4 +1,5 @@
-"""Operators that the standard defines by other operators, for those that are not known by name.
+"""Operators that the standard defines by other operators, for those that are not known by name; and
+those of onnxruntime's quantisation (``quantized_operators``).
 
 A node of such an operator becomes a call of a model-local function that holds the standard's
 definition (at the node's opset; often it depends on the types of the inputs, so that every node has
@@ -25,6 +26,7 @@ from onnx import (
 )
 
 from vkconv.onnx_reader.functions import inline_functions
+from vkconv.onnx_reader.quantized_operators import is_quantized, quantized_definition
 
 #: whether an operator (domain, name) can be run as it is
 IsKnown = Callable[[str, str], bool]
@@ -43,15 +45,20 @@ def expand_definitions(model: ModelProto, is_known: IsKnown, label: str) -> Mode
     """
     for _ in range(MAX_ROUNDS):
         opsets = {_short(entry.domain): entry.version for entry in model.opset_import}
-        if not any(_defined(node, opsets, is_known) for node in _nodes(model.graph.node)):
+        if not any(_may_be_defined(node, opsets, is_known) for node in _nodes(model.graph.node)):
             return model
         changed = ModelProto()
         changed.CopyFrom(model)
         types = _types(changed)
         for node in list(_nodes(changed.graph.node)):
-            schema = _defined(node, opsets, is_known)
-            function = schema and _definition(schema, node, opsets[_short(node.domain)], types)
-            if not function:
+            if not _may_be_defined(node, opsets, is_known):
+                continue
+            schema = _schema(node, opsets)
+            if schema is None:
+                function = quantized_definition(node, opsets.get("", 1))
+            else:
+                function = _definition(schema, node, opsets[_short(node.domain)], types)
+            if function is None:
                 continue
             function.domain = _DOMAIN
             function.name = f"{node.op_type}_{len(changed.functions)}"
@@ -69,11 +76,17 @@ def expand_definitions(model: ModelProto, is_known: IsKnown, label: str) -> Mode
     return model
 
 
-def _defined(node: NodeProto, opsets: dict[str, int], is_known: IsKnown) -> Schema | None:
-    """The schema of an unknown operator that the standard defines by others."""
+def _may_be_defined(node: NodeProto, opsets: dict[str, int], is_known: IsKnown) -> bool:
+    """Whether an operator that is not known has a definition, for some of its nodes at least."""
     domain = _short(node.domain)
     if domain not in opsets or is_known(domain, node.op_type):
-        return None
+        return False
+    return is_quantized(domain, node.op_type) or _schema(node, opsets) is not None
+
+
+def _schema(node: NodeProto, opsets: dict[str, int]) -> Schema | None:
+    """The schema of an operator that the standard defines by others."""
+    domain = _short(node.domain)
     try:
         schema: Schema = onnx.defs.get_schema(node.op_type, opsets[domain], domain)
     except (onnx.defs.SchemaError, TypeError):
