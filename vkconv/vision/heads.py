@@ -127,7 +127,7 @@ def _told_kind(
         return "yolov7-end2end"
     if query_outputs(outputs):
         raise UnsupportedModelError(
-            f"the outputs {list_boxes(outputs)} are those of a DETR, which do not say what the "
+            f"the outputs {list_boxes(outputs)} look like a DETR's, which do not say what the "
             "class scores are; say it with --head or the metadata vkconv.head: rtdetr where each "
             "class stands for itself (sigmoid), detr where the last one is 'none' (softmax)"
         )
