@@ -9,6 +9,7 @@ import pytest
 
 from vkconv.errors import InvalidInputError, InvalidModelError, UnsupportedModelError, VkconvError
 from vkconv.vision import COCO_NAMES, HEAD_KINDS, HeadSpec, choose_head, metadata_input_size
+from vkconv.vision.head_kinds import KINDS
 
 SIZE = (320, 256)
 CELLS = 40 * 32 + 20 * 16 + 10 * 8
@@ -267,3 +268,5 @@ def test_no_shape_or_size_raises_anything_else(seed: int) -> None:
         except VkconvError:
             continue
         assert chosen.kind in HEAD_KINDS and set(chosen.outputs) <= set(outputs)
+        # how many classes there are, only final boxes leave open
+        assert chosen.class_names or KINDS[chosen.kind].family in ("final", "lists")

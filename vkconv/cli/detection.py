@@ -130,9 +130,8 @@ def run_detector(image: Image, settings: Settings) -> Outcome:
             "run": (ran - warm) * 1e3,
             "detect": (detected - ran) * 1e3,
         }
-        return Outcome(
-            head, names, detector.input_size, session.device, milliseconds, found, profile
-        )
+        size = detector.input.size
+        return Outcome(head, names, size, session.device, milliseconds, found, profile)
 
 
 def detector_feeds(
@@ -145,51 +144,56 @@ def detector_feeds(
     ):
         detector = _understood(session, settings)
         feeds, _ = _prepared(detector, image)
-        as_pixels = detector.name in session.image_inputs
-        return feeds, {detector.name: _numbers(detector.head)} if as_pixels else None
+        name = detector.input.name
+        return feeds, {name: _numbers(detector.head)} if name in session.image_inputs else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """The image input of a model, (width, height) pixels, and what it takes beside the picture."""
+
+    name: str
+    dtype: str
+    size: tuple[int, int]
+    beside: dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Detector:
-    """An opened model whose head is understood: its image input, of (width, height) pixels, and
-    what it takes beside the picture."""
+    """An opened model whose head is understood."""
 
     session: vkconv.InferenceSession
-    name: str
-    dtype: str
-    input_size: tuple[int, int]
-    beside: dict[str, NDArray[Any]]
+    input: _Input
     head: HeadSpec
 
 
 def _understood(session: vkconv.InferenceSession, settings: Settings) -> _Detector:
     metadata = session.get_modelmeta().custom_metadata_map
-    open_size = settings.size or metadata_input_size(metadata) or _OPEN_SIZE
-    name, dtype, input_size, beside = _image_input(session, open_size)
-    if settings.size not in (None, input_size):
+    port = _image_input(session, settings.size or metadata_input_size(metadata) or _OPEN_SIZE)
+    if settings.size not in (None, port.size):
         raise InvalidInputError(
-            f"the model's input is fixed at {input_size[0]}x{input_size[1]}; leave --size out"
+            f"the model's input is fixed at {port.size[0]}x{port.size[1]}; leave --size out"
         )
     head = choose_head(
-        _output_shapes(session, name, dtype, input_size, beside),
+        _output_shapes(session, port),
         metadata,
-        input_size=input_size,
-        inputs=beside,
+        input_size=port.size,
+        inputs=port.beside,
         kind=settings.head,
     )
-    return _Detector(session, name, dtype, input_size, beside, head)
+    return _Detector(session, port, head)
 
 
 def _prepared(detector: _Detector, image: Image) -> tuple[dict[str, NDArray[Any]], Letterbox]:
     """What to feed: pixels where the session converts them, else the tensor; and the transform."""
-    session, name, head, size = detector.session, detector.name, detector.head, detector.input_size
+    session, port, head = detector.session, detector.input, detector.head
     tensor: NDArray[Any]
-    if name in session.image_inputs:
-        session.set_image_input(name, _numbers(head))
-        tensor, transform = prepare_pixels(image, head, input_size=size)
+    if port.name in session.image_inputs:
+        session.set_image_input(port.name, _numbers(head))
+        tensor, transform = prepare_pixels(image, head, input_size=port.size)
     else:
-        tensor, transform = prepare(image, head, input_size=size, dtype=detector.dtype)
-    return {name: tensor, **detector.beside}, transform
+        tensor, transform = prepare(image, head, input_size=port.size, dtype=port.dtype)
+    return {port.name: tensor, **port.beside}, transform
 
 
 def _numbers(head: HeadSpec) -> ImageInput:
@@ -225,11 +229,9 @@ def model_path(model: str | None) -> Iterator[str]:
         yield os.fspath(path)
 
 
-def _image_input(
-    session: vkconv.InferenceSession, open_size: tuple[int, int]
-) -> tuple[str, str, tuple[int, int], dict[str, NDArray[Any]]]:
-    """Name, dtype and (width, height) of the one image input, ``open_size`` where the model leaves
-    it open, and what else to feed; InvalidInputError when there is none."""
+def _image_input(session: vkconv.InferenceSession, open_size: tuple[int, int]) -> _Input:
+    """The one image input, of ``open_size`` (width, height) where the model leaves it open;
+    InvalidInputError when there is none."""
     inputs = [session.image_inputs.get(arg.name, arg) for arg in session.get_inputs()]
     listed = ", ".join(f"'{value.name}' {value.type} {value.shape}" for value in inputs)
     wanted = "vkconv-run needs a model with one image input of shape (1, 3, H, W)"
@@ -253,16 +255,10 @@ def _image_input(
     if min(chosen) < 1 or max(chosen) > LARGEST_SIDE:
         raise InvalidInputError(f"{wanted} of 1 to {LARGEST_SIDE} pixels a side, not {listed}")
     beside = {v.name: np.array([chosen], np.int64) for v in inputs if v.name == SIZES_INPUT}
-    return wanted_image.name, _DTYPES[wanted_image.type], chosen, beside
+    return _Input(wanted_image.name, _DTYPES[wanted_image.type], chosen, beside)
 
 
-def _output_shapes(
-    session: vkconv.InferenceSession,
-    name: str,
-    dtype: str,
-    input_size: tuple[int, int],
-    beside: dict[str, NDArray[Any]],
-) -> dict[str, list[int]]:
+def _output_shapes(session: vkconv.InferenceSession, port: _Input) -> dict[str, list[int]]:
     """The concrete shape of each output; the head, and with it how to feed the model, hangs on it.
 
     A model that leaves them open is run once, on an empty picture.
@@ -275,11 +271,11 @@ def _output_shapes(
         shapes[value.name] = shape
     else:
         return shapes
-    width, height = input_size
-    if name in session.image_inputs:
+    width, height = port.size
+    if port.name in session.image_inputs:
         empty = np.zeros((1, height, width, 3), np.uint8)
     else:
-        empty = np.zeros((1, 3, height, width), dtype)
-    results = session.run(None, {name: empty, **beside})
+        empty = np.zeros((1, 3, height, width), port.dtype)
+    results = session.run(None, {port.name: empty, **port.beside})
     names = [value.name for value in session.get_outputs()]
     return {key: list(array.shape) for key, array in zip(names, results, strict=True)}

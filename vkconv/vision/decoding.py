@@ -56,12 +56,19 @@ def decode(
             f"the head '{head.kind}' is read from {len(head.outputs)} outputs "
             f"({', '.join(head.outputs)}), not {len(outputs)}"
         )
-    family = {"dense": _dense, "final": _final, "lists": _lists, "queries": _queries}
+    layout = KINDS[head.kind]
     # Untrusted numbers: overflow and NaN are expected here, and filtered.
     with np.errstate(over="ignore", invalid="ignore"):
-        boxes, scores, classes = family[KINDS[head.kind].family](
-            outputs, head, input_size, confidence
-        )
+        if layout.family == "dense":
+            boxes, scores, classes = _dense(outputs[0], head, input_size, confidence)
+        elif layout.family == "final":
+            boxes, scores, classes = _final(outputs[0], head)
+        elif layout.family == "lists":
+            boxes, scores, classes = _lists(outputs, head)
+        else:
+            boxes, scores, classes = _queries(outputs, head)
+        if not layout.pixels:
+            boxes = boxes * np.array(input_size * 2, np.float32)
         classes = np.nan_to_num(classes, nan=-1.0, posinf=-1.0, neginf=-1.0)
         most = len(head.class_names) or _MOST_CLASSES
         # NaN compares false.
@@ -78,18 +85,16 @@ def decode(
     )
 
 
-Found = tuple[Floats, Floats, NDArray[Any]]  # corners (M, 4) in input pixels, scores, classes
+# corners (M, 4) in the units of the head, scores, classes
+Found = tuple[Floats, Floats, NDArray[Any]]
 
 
 def _dense(
-    outputs: Sequence[NDArray[Any]],
-    head: HeadSpec,
-    input_size: tuple[int, int],
-    confidence: float,
+    output: NDArray[Any], head: HeadSpec, input_size: tuple[int, int], confidence: float
 ) -> Found:
     layout, count = KINDS[head.kind], len(head.class_names)
     first_class = layout.first_class
-    rows = _table(outputs[0], head, first_class + count, transposed=layout.transposed)
+    rows = _table(output, head, first_class + count, transposed=layout.transposed)
     geometry = _decode_grid(rows, input_size) if layout.in_cells else rows[:, :4]
     scores = rows[:, first_class:]
     class_ids = np.argmax(scores, axis=1)
@@ -103,29 +108,19 @@ def _dense(
     return _corners(geometry[likely]), best[likely], class_ids[likely]
 
 
-def _final(
-    outputs: Sequence[NDArray[Any]],
-    head: HeadSpec,
-    input_size: tuple[int, int],
-    confidence: float,
-) -> Found:
+def _final(output: NDArray[Any], head: HeadSpec) -> Found:
     layout = KINDS[head.kind]
     assert layout.columns is not None
-    rows = _table(outputs[0], head, len(layout.columns))
+    rows = _table(output, head, len(layout.columns))
     value = {name: rows[:, i] for i, name in enumerate(layout.columns)}
     if "cx" in value:
         boxes = _corners(np.stack([value[name] for name in ("cx", "cy", "w", "h")], axis=1))
     else:
         boxes = np.stack([value[name] for name in ("x1", "y1", "x2", "y2")], axis=1)
-    return _in_pixels(boxes, head, input_size), value["score"], value["class"]
+    return boxes, value["score"], value["class"]
 
 
-def _lists(
-    outputs: Sequence[NDArray[Any]],
-    head: HeadSpec,
-    input_size: tuple[int, int],
-    confidence: float,
-) -> Found:
+def _lists(outputs: Sequence[NDArray[Any]], head: HeadSpec) -> Found:
     if len(outputs) == 2:
         rows = _table(outputs[0], head, 5)
         boxes, scores = rows[:, :4], rows[:, 4]
@@ -140,12 +135,7 @@ def _lists(
     return boxes, scores.astype(np.float32), labels
 
 
-def _queries(
-    outputs: Sequence[NDArray[Any]],
-    head: HeadSpec,
-    input_size: tuple[int, int],
-    confidence: float,
-) -> Found:
+def _queries(outputs: Sequence[NDArray[Any]], head: HeadSpec) -> Found:
     layout, count = KINDS[head.kind], len(head.class_names)
     if len(outputs) == 1:
         rows = _table(outputs[0], head, 4 + count)
@@ -158,7 +148,7 @@ def _queries(
         scores = (_softmax(logits) if layout.softmax else _sigmoid(logits))[:, :count]
     class_ids = np.argmax(scores, axis=1)
     best = np.take_along_axis(scores, class_ids[:, np.newaxis], axis=1)[:, 0]
-    return _in_pixels(_corners(geometry), head, input_size), best, class_ids
+    return _corners(geometry), best, class_ids
 
 
 def _table(
@@ -184,10 +174,6 @@ def _corners(centers: Floats) -> Floats:
     """cx, cy, w, h -> x1, y1, x2, y2."""
     half = centers[:, 2:] * np.float32(0.5)
     return np.concatenate((centers[:, :2] - half, centers[:, :2] + half), axis=1)
-
-
-def _in_pixels(boxes: Floats, head: HeadSpec, input_size: tuple[int, int]) -> Floats:
-    return boxes if KINDS[head.kind].pixels else boxes * np.array(input_size * 2, np.float32)
 
 
 def _sigmoid(logits: Floats) -> Floats:

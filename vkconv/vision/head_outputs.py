@@ -15,7 +15,7 @@ __all__ = [
     "box_output",
     "final_lists",
     "final_rows",
-    "list_boxes",
+    "list_outputs",
     "query_outputs",
     "short",
 ]
@@ -42,7 +42,7 @@ def box_output(outputs: Mapping[str, Sequence[int]]) -> str:
             "with a dynamic batch"
         )
     raise UnsupportedModelError(
-        f"the model's outputs ({list_boxes(outputs)}) are not a detection head; {UNDERSTOOD}"
+        f"the model's outputs ({list_outputs(outputs)}) are not a detection head; {UNDERSTOOD}"
     )
 
 
@@ -97,7 +97,7 @@ def query_outputs(outputs: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
     return (boxes[0], beside[0]) if len(beside) == 1 else ()
 
 
-def list_boxes(outputs: Mapping[str, Sequence[int]], names: Collection[str] | None = None) -> str:
+def list_outputs(outputs: Mapping[str, Sequence[int]], names: Collection[str] | None = None) -> str:
     """Outputs with their shapes, for a message."""
     chosen = outputs if names is None else names
     return short(", ".join(f"'{short(name)}' {tuple(outputs[name])}" for name in chosen), 300)

@@ -17,7 +17,7 @@ from vkconv.vision.head_outputs import (
     box_output,
     final_lists,
     final_rows,
-    list_boxes,
+    list_outputs,
     query_outputs,
     short,
 )
@@ -97,7 +97,7 @@ def choose_head(
     count = _class_count(kind, {name: outputs[name] for name in read})
     if names is not None and count is not None and len(names) != count:
         raise InvalidModelError(
-            f"the metadata names {len(names)} classes, but {list_boxes(outputs, read)} has "
+            f"the metadata names {len(names)} classes, but {list_outputs(outputs, read)} has "
             f"{count} as a {kind} head; {UNDERSTOOD}"
         )
     layout = KINDS[kind]
@@ -127,7 +127,7 @@ def _told_kind(
         return "yolov7-end2end"
     if query_outputs(outputs):
         raise UnsupportedModelError(
-            f"the outputs {list_boxes(outputs)} look like a DETR's, which do not say what the "
+            f"the outputs {list_outputs(outputs)} look like a DETR's, which do not say what the "
             "class scores are; say it with --head or the metadata vkconv.head: rtdetr where each "
             "class stands for itself (sigmoid), detr where the last one is 'none' (softmax)"
         )
@@ -200,7 +200,7 @@ def _outputs_of(kind: str, outputs: Mapping[str, Sequence[int]]) -> tuple[str, .
         read = (box_output(outputs),)
     if not read:
         raise UnsupportedModelError(
-            f"the outputs {list_boxes(outputs)} are not those of the head '{kind}'; {UNDERSTOOD}"
+            f"the outputs {list_outputs(outputs)} are not those of the head '{kind}'; {UNDERSTOOD}"
         )
     return read
 
@@ -219,7 +219,7 @@ def _class_count(kind: str, read: Mapping[str, Sequence[int]]) -> int | None:
         count = (rows if layout.transposed else columns) - layout.first_class
     if count < 1:
         raise UnsupportedModelError(
-            f"{list_boxes(read)} leaves no class scores for a {kind} head; {UNDERSTOOD}"
+            f"{list_outputs(read)} leaves no class scores for a {kind} head; {UNDERSTOOD}"
         )
     return count
 
