@@ -129,8 +129,8 @@ bool any_lane(bool any) {
 }
 
 // keys that take no part are minus infinity: their powers are zero, as the largest is finite
-T weight(T power, float total, bool any) {
-    return any ? power / total : T(empty_is_nan != 0 ? intBitsToFloat(0x7fc00000) : 0.0);
+T weight(T e, float total, bool any) {
+    return any ? e / total : T(empty_is_nan != 0 ? intBitsToFloat(0x7fc00000) : 0.0);
 }
 
 void kept_row(Row row) {

@@ -36,17 +36,15 @@
 #define T vec4
 #define TOTAL(v) dot(v, vec4(1.0))
 #define LARGEST(v) max(max((v).x, (v).y), max((v).z, (v).w))
-#define CHOOSE(no, yes, which) mix(no, yes, which)
 #else
 #define T float
 #define TOTAL(v) (v)
 #define LARGEST(v) (v)
-#define CHOOSE(no, yes, which) ((which) ? (yes) : (no))
 #endif
 
 float add(float a, float b) { return a + b; }
 
 // SwiftShader: exp(NaN) = inf
-T power(T v) { return CHOOSE(exp(v), v, isnan(v)); }
+T power(T v) { return mix(exp(v), v, isnan(v)); }
 
 #endif

@@ -1,5 +1,7 @@
-"""Rows that lanes share: how kernels with ``include/rows.glsl`` take them, by the device and the
-row's length."""
+"""How the lanes of kernels with ``include/rows.glsl`` share a row, by the device and its length.
+
+Where the rows of a tensor lie, for kernels that walk along an axis, is ``rows``'.
+"""
 
 from __future__ import annotations
 
